@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+
+
+class ImagesConfig(AppConfig):
+    """The app. It writes no setting, configures no logging and installs no handler of the host's."""
+
+    name = "images"
+    label = "images"
+    verbose_name = "Images"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks  # noqa: F401  (registers the system checks)

@@ -1,0 +1,1 @@
+"""System checks: what is missing or wrong in the configuration, with a hint that says what to type."""

@@ -1,0 +1,140 @@
+"""`GeneratedImage`: one row a request, written before the provider is called."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.core.files.storage import Storage, storages
+from django.db import models
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .conf import conf
+
+
+def image_storage() -> Storage:
+    """The storage of image files: `IMAGES["STORAGE"]` names an alias of Django's `STORAGES`."""
+    return storages[conf.storage]
+
+
+def upload_to(instance: GeneratedImage, filename: str) -> str:
+    """The name of an image's file: the stem the row has known from the start, with the extension of `filename`."""
+    return f"{instance.file_stem}.{filename.rpartition('.')[2]}"
+
+
+def new_seed() -> int:
+    """A seed that fits every database's signed integer and every provider's."""
+    return secrets.randbelow(2**31)
+
+
+class Variant(models.TextChoices):
+    HERO = "hero", _("hero (wide, 16:9)")
+    INLINE = "inline", _("inline (closer, 4:3)")
+
+
+class Status(models.TextChoices):
+    PENDING = "pending", _("pending")
+    READY = "ready", _("ready")
+    FAILED = "failed", _("failed")
+    DELETING = "deleting", _("being deleted")
+
+
+class GeneratedImage(models.Model):
+    """One request for an image, and the image once it is there. It is also the ledger of what was paid for."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("owner"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="generated_images",
+    )
+    content_item_id = models.CharField(_("content item"), max_length=255)
+    title = models.CharField(_("title"), max_length=500)
+    description = models.TextField(_("description"), blank=True)
+    variant = models.CharField(_("variant"), max_length=16, choices=Variant.choices, default=Variant.HERO)
+    status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
+
+    file_stem = models.CharField(
+        _("file name without extension"),
+        max_length=400,
+        unique=True,
+        editable=False,
+        help_text=_("Known before the provider is asked, so that a file can always be matched with its row."),
+    )
+    file = models.FileField(
+        _("file"), upload_to=upload_to, storage=image_storage, max_length=420, blank=True, db_index=True
+    )
+    mime_type = models.CharField(_("type"), max_length=32, blank=True)
+    width = models.PositiveIntegerField(_("width"), null=True, blank=True)
+    height = models.PositiveIntegerField(_("height"), null=True, blank=True)
+    size_bytes = models.PositiveBigIntegerField(_("size in bytes"), null=True, blank=True)
+    sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
+
+    provider = models.CharField(_("provider"), max_length=64, blank=True)
+    model = models.CharField(_("model"), max_length=128, blank=True)
+    prompt = models.TextField(_("prompt"), blank=True)
+    negative_prompt = models.TextField(_("negative prompt"), blank=True)
+    style = models.CharField(_("style"), max_length=64, blank=True)
+    seed = models.BigIntegerField(_("seed"), default=new_seed)
+    usage = models.JSONField(_("usage as reported"), null=True, blank=True)
+    attempts = models.JSONField(_("attempts"), default=list, blank=True)
+    duration_ms = models.PositiveIntegerField(_("duration in ms"), null=True, blank=True)
+    error_code = models.CharField(_("error code"), max_length=64, blank=True)
+    error_message = models.TextField(_("error"), blank=True)
+
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True, editable=False)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = _("generated image")
+        verbose_name_plural = _("generated images")
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="images_newest"),
+            models.Index(fields=["content_item_id", "-created_at"], name="images_content_item"),
+            models.Index(fields=["owner", "-created_at"], name="images_owner_newest"),
+            models.Index(fields=["status", "-created_at"], name="images_status_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.content_item_id} ({self.status})"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a file to look at."""
+        return self.status == Status.READY and bool(self.file)
+
+    def get_absolute_url(self) -> str:
+        """The picture's path on this server, or "" while there is none."""
+        if not self.is_ready:
+            return ""
+        return reverse("images:media", kwargs={"path": str(self.file.name).partition("/")[2]})
+
+    def public_url(self, request: HttpRequest | None = None) -> str:
+        """The picture's address: absolute where `PUBLIC_URL` is set or a request is given, otherwise a path.
+
+        It is computed when asked for and never stored, so it is right after a move to another host.
+        """
+        path = self.get_absolute_url()
+        base = conf.public_url
+        if not path or not (base or request):
+            return path
+        if not base and request:
+            return request.build_absolute_uri(path)
+        origin, _slash, prefix = base.partition("://")[2].partition("/")
+        if prefix and path.startswith(f"/{prefix}/"):  # FORCE_SCRIPT_NAME already put it there
+            base = f"{base.partition('://')[0]}://{origin}"
+        return base + path
+
+    def ledger_entry(self) -> dict[str, Any]:
+        """What a log line says about this row: ids and numbers, never a prompt."""
+        return {"image": self.pk, "content_item": self.content_item_id, "variant": self.variant}
