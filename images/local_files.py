@@ -1,0 +1,147 @@
+"""Storages on this machine's file system: writing beside the place and renaming into it, and looking for space."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage, Storage
+
+from .logs import log_event
+from .names import ROOT, new_token
+
+logger = logging.getLogger("images")
+
+#: A concurrent removal may take a folder between its making and the first file in it; never this often in a row.
+_FOLDER_TRIES = 10
+
+FULL = "The disk is full. The operator has to make room under the media root (STORAGE_ROOT)."
+READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator has to look at its rights and its mount."
+GONE = "The media root (STORAGE_ROOT) is missing. The operator has to mount its disk or create the folder."
+
+
+class _WrittenFile(File):  # type: ignore[type-arg]
+    """A file that is complete on the disk: `FileSystemStorage` renames it into place, other storages read it."""
+
+    def temporary_file_path(self) -> str:
+        return str(self.name)
+
+
+def local_path(storage: Storage, name: str) -> str | None:
+    """A file's place in the file system, or `None` where the storage is not a folder of this machine.
+
+    Only Django's `FileSystemStorage` and what is derived from it count: having a `path()` proves nothing, since
+    `InMemoryStorage` has one too. Any other storage works through the Storage API.
+
+    Raises:
+        django.core.exceptions.SuspiciousFileOperation: The name leads out of the storage.
+    """
+    return storage.path(name) if isinstance(storage, FileSystemStorage) else None
+
+
+def media_root(storage: Storage) -> str:
+    """The folder of a local storage."""
+    return os.path.dirname(storage.path(ROOT))
+
+
+def write_into_place(storage: Storage, name: str, path: str, data: bytes) -> str:
+    """Write beside the place, then let the storage rename, so that nobody ever sees half a file.
+
+    Args:
+        storage: A local one.
+        name: What the file is to be called.
+        path: The place of `name`.
+        data: All of it.
+
+    Returns:
+        The name the storage gave the file.
+
+    Raises:
+        OSError: Nothing is left of the file.
+    """
+    folder, file_name = os.path.split(path)
+    temporary = os.path.join(folder, f".{file_name}.{new_token()}.part")  # hidden names are never served
+    was_there = os.path.lexists(path)
+    try:
+        _write(storage, temporary, data)
+        with open(temporary, "rb") as handle:
+            return storage.save(name, _WrittenFile(handle, name=temporary))
+    except Exception:
+        if not was_there:  # where renaming is refused, Django copies, and may stop half-way
+            _discard(path)
+        raise
+    finally:
+        _discard(temporary)
+
+
+def _discard(path: str) -> None:
+    """Remove what must not stay. A failure is only logged: the error that led here says more to the caller."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        log_event(logger, logging.WARNING, "file_left_behind", file=path, errno=err.errno)
+
+
+def _write(storage: Storage, path: str, data: bytes) -> None:
+    """Write a new file and its folder. The file keeps the folder from being removed by others."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for attempt in range(1, _FOLDER_TRIES + 1):
+        try:
+            _make_folders(storage, os.path.dirname(path))
+            descriptor = os.open(path, flags, 0o666)
+            break
+        except FileNotFoundError:
+            if attempt == _FOLDER_TRIES or not os.path.isdir(media_root(storage)):
+                raise
+    with open(descriptor, "wb", buffering=0) as handle:
+        rest = memoryview(data)
+        while rest:  # one write does it, unless the disk fills up in its middle
+            rest = rest[handle.write(rest) :]
+
+
+def _make_folders(storage: Storage, folder: str) -> None:
+    """Make the folders below the media root, with `FILE_UPLOAD_DIRECTORY_PERMISSIONS`; never the root itself."""
+    root, missing = media_root(storage), []
+    while folder != root and not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    mode = getattr(storage, "directory_permissions_mode", None)
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another thread made it just now
+            os.mkdir(path)
+            if mode is not None:
+                os.chmod(path, mode)
+
+
+def remove_if_empty(path: str) -> None:
+    """Remove a folder unless it holds anything. Whether it could be is nobody's concern."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def folder_problem(folder: str, root: str, min_free_bytes: int) -> str | None:
+    """What keeps a file from being written into `folder`, which need not exist yet, as a sentence without a path.
+
+    Raises:
+        OSError: The disk does not answer.
+    """
+    if not os.path.isdir(root):
+        return GONE
+    while folder != root and not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):  # says no on a read-only mount too
+        return READ_ONLY
+    if shutil.disk_usage(folder).free < min_free_bytes or not _has_inodes(folder):
+        return FULL
+    return None
+
+
+def _has_inodes(folder: str) -> bool:
+    """Whether the disk takes one more file; some file systems do not count them and say zero of zero."""
+    usage = os.statvfs(folder)
+    return not usage.f_files or usage.f_favail > 0

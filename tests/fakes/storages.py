@@ -1,0 +1,46 @@
+"""Storages that are not a folder of this machine, as `STORAGES` backends."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from django.core.files.base import File
+from django.core.files.storage import InMemoryStorage, Storage
+from pytest_django import Settings
+
+IN_MEMORY = "django.core.files.storage.InMemoryStorage"
+BROKEN = "tests.fakes.storages.BrokenStorage"
+ONE_WAY = "tests.fakes.storages.OneWayStorage"
+
+
+class VendorError(Exception):
+    """What a vendor's SDK raises: neither an OSError nor one of Django's. Its text is not for callers."""
+
+
+class BrokenStorage(Storage):
+    """A remote storage that is out of order."""
+
+    def _fail(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise VendorError("bucket s3://secret-bucket/private/path is out of order")
+
+    save = open = delete = exists = size = get_modified_time = _fail
+
+
+class _OneWayFile(File):  # type: ignore[type-arg]
+    def seekable(self) -> bool:
+        return False
+
+
+class OneWayStorage(InMemoryStorage):
+    """A remote storage that knows no times and whose files can only be read from the beginning."""
+
+    def open(self, name: str, mode: str = "rb") -> File[bytes]:
+        return _OneWayFile(super().open(name, mode))
+
+    def get_modified_time(self, name: str) -> NoReturn:
+        raise NotImplementedError
+
+
+def use_storage(settings: Settings, backend: str, **options: Any) -> None:
+    """Make `backend` the project's default storage."""
+    settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": backend, "OPTIONS": options}}
