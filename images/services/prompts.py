@@ -1,0 +1,170 @@
+"""Title, description and variant become a prompt. Pure, apart from `get_prompt_builder`.
+
+Prompts are English; the title and the summary stay in their own language, between double quotes, as data.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ..conf import conf
+from .plain_text import one_line, shorten, without_markup
+from .wording import Style, Wording
+
+#: Variant -> width and height of its picture as small whole numbers.
+ASPECT_RATIOS: dict[str, tuple[int, int]] = {"hero": (16, 9), "inline": (4, 3)}
+
+Option = TypeVar("Option")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What a provider is asked to paint, and what was chosen to get there.
+
+    Attributes:
+        text: The whole prompt in one line. It also says what must not be seen.
+        negative: What must not be seen, for providers that take that separately.
+        style: The name of the chosen visual style.
+        seed: The seed of all choices; it repeats them.
+    """
+
+    text: str
+    negative: str
+    style: str
+    seed: int
+
+
+class BuildsPrompts(Protocol):
+    """What `IMAGES["PROMPT_BUILDER"]` has to offer; inheriting from `PromptBuilder` is optional."""
+
+    def build(self, *, title: str, description: str, variant: str, seed: int) -> Prompt:
+        """See `PromptBuilder.build`."""
+
+
+def choose(options: Sequence[Option], *, seed: int, aspect: str) -> Option:
+    """One of `options`: the same one for the same seed and aspect, on every machine and version of Python.
+
+    Args:
+        options: At least one.
+        seed: The image's seed.
+        aspect: What is chosen. Each aspect has a generator of its own, so a host that rewrites one list changes no
+            other choice.
+
+    `Random.random()` is used because it is the only method whose sequence Python promises to keep
+    (https://docs.python.org/3/library/random.html#notes-on-reproducibility).
+    """
+    number = random.Random(f"{seed}:{aspect}").random()  # noqa: S311 - nothing secret depends on it
+    return options[int(number * len(options))]
+
+
+class PromptBuilder:
+    """The prompt, put together from small methods. Override any of them, or only the words (`wording`).
+
+    Attributes:
+        wording: What is said.
+        title_limit: The most characters of the title that are used.
+        summary_limit: The most characters of the description's summary, the ellipsis included.
+        reading_limit: The most characters of a title or a description that are looked at.
+    """
+
+    wording: ClassVar[Wording] = Wording()
+    title_limit: ClassVar[int] = 500
+    summary_limit: ClassVar[int] = 220
+    reading_limit: ClassVar[int] = 8000
+
+    def build(self, *, title: str, description: str, variant: str, seed: int) -> Prompt:
+        """The prompt for one image, shorter than 2,500 characters with the standard wording.
+
+        Args:
+            title: The article's title, as the caller gave it.
+            description: Anything from "" to a whole article; markup and line breaks are welcome.
+            variant: `hero` or `inline`.
+            seed: Any whole number. The same one repeats style and hints.
+
+        Raises:
+            ValueError: The wording does not know the variant.
+        """
+        subject = shorten(one_line(title[: self.reading_limit]), self.title_limit) or self.wording.untitled
+        style = self.style(seed=seed)
+        parts = (
+            self.subject(title=subject, variant=variant),
+            self.scene(title=subject, summary=self.summarise(description)),
+            self.wording.quoting,
+            f"Style: {style.look}.",
+            self.hints(seed=seed),
+            self.framing(variant=variant),
+            self.exclusions(),
+        )
+        text = " ".join(part for part in parts if part)
+        return Prompt(text=text, negative=self.negative(), style=style.name, seed=seed)
+
+    def summarise(self, description: str) -> str:
+        """The beginning of a description in one plain line, or "" where it holds no letter or digit."""
+        plain = one_line(without_markup(description[: self.reading_limit]))
+        return shorten(plain, self.summary_limit) if any(map(str.isalnum, plain)) else ""
+
+    def subject(self, *, title: str, variant: str) -> str:
+        """What the image is about and what it is for. `title` is one line without double quotes."""
+        purpose = self._of_variant(self.wording.purposes, variant)
+        return self.wording.subject.format(title=title, purpose=purpose)
+
+    def scene(self, *, title: str, summary: str) -> str:
+        """What is to be seen: from the summary, or from the title where the summary is ""."""
+        if summary:
+            return self.wording.scene_from_summary.format(summary=summary)
+        return self.wording.scene_from_title.format(title=shorten(title, self.summary_limit))
+
+    def style(self, *, seed: int) -> Style:
+        """The visual style of this image."""
+        return choose(self.wording.styles, seed=seed, aspect="style")
+
+    def hints(self, *, seed: int) -> str:
+        """Mood, detail, palette and camera of this image."""
+        return self.wording.hints.format(
+            mood=choose(self.wording.moods, seed=seed, aspect="mood"),
+            detail=choose(self.wording.details, seed=seed, aspect="detail"),
+            palette=choose(self.wording.palettes, seed=seed, aspect="palette"),
+            camera=choose(self.wording.cameras, seed=seed, aspect="camera"),
+        )
+
+    def framing(self, *, variant: str) -> str:
+        """How the picture is framed."""
+        return f"Framing: {self._of_variant(self.wording.framings, variant)}."
+
+    def exclusions(self) -> str:
+        """What must not be seen, as part of the prompt."""
+        return self.wording.exclusions
+
+    def negative(self) -> str:
+        """What must not be seen, as a negative prompt."""
+        return self.wording.negative
+
+    @staticmethod
+    def _of_variant(words: Mapping[str, str], variant: str) -> str:
+        if variant not in words:
+            raise ValueError(f"There is no wording for the variant {variant!r}, only for: {', '.join(words)}.")
+        return words[variant]
+
+
+def get_prompt_builder() -> BuildsPrompts:
+    """A new builder of the class that `IMAGES["PROMPT_BUILDER"]` names.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: It cannot be imported, or is not a class with a `build` method.
+    """
+    path = conf.prompt_builder
+    spelling = conf.spelling("PROMPT_BUILDER")
+    try:
+        cls = import_string(path)
+    except (ImportError, ValueError) as err:  # import_module raises ValueError for names such as ".Prompts"
+        raise ImproperlyConfigured(f"{spelling}: cannot import {path!r}: {err}") from err
+    if not (isinstance(cls, type) and callable(getattr(cls, "build", None))):
+        raise ImproperlyConfigured(f"{spelling}: {path!r} is not a class with a `build` method.")
+    builder: BuildsPrompts = cls()
+    return builder
