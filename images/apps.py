@@ -11,3 +11,6 @@ class ImagesConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401  (registers the system checks)
+        from .services import deletion
+
+        deletion.connect()

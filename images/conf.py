@@ -37,6 +37,7 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "TRUSTED_NETWORKS": ("IMAGE_TRUSTED_NETWORKS",),
     "FETCH_ALLOWED_HOSTS": ("IMAGE_FETCH_ALLOWED_HOSTS",),
     "FAILOVER_AFTER_BILLING": ("IMAGE_FAILOVER_AFTER_BILLING",),
+    "IDEMPOTENCY_TTL": ("IMAGE_IDEMPOTENCY_TTL",),
     "MIN_FREE_BYTES": ("IMAGE_MIN_FREE_BYTES",),
     "MEDIA_CACHE_CONTROL": ("IMAGE_MEDIA_CACHE_CONTROL",),
 }
@@ -60,6 +61,7 @@ DEFAULTS: dict[str, Any] = {
     "TRUSTED_NETWORKS": (),
     "FETCH_ALLOWED_HOSTS": (),
     "FAILOVER_AFTER_BILLING": True,
+    "IDEMPOTENCY_TTL": 24 * 3600.0,
     "MIN_FREE_BYTES": 64 * 1024 * 1024,
     "MEDIA_CACHE_CONTROL": "no-cache",
     "MAX_IMAGE_BYTES": 30 * 1024 * 1024,
@@ -194,6 +196,11 @@ class Settings:
     def deadline(self) -> float:
         """Seconds a generation may take over all its attempts."""
         return self._number("DEADLINE", 1)
+
+    @property
+    def idempotency_ttl(self) -> float:
+        """Seconds for which an idempotency key stands for the image it made."""
+        return self._number("IDEMPOTENCY_TTL", 0)
 
     @property
     def max_concurrency(self) -> int:

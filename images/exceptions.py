@@ -63,6 +63,23 @@ class ImageNotFound(ImagesError):
     default_message = "There is no such image."
 
 
+class RequestInProgress(ImagesError):
+    """The same idempotency key is being worked on at this moment."""
+
+    code = "request_in_progress"
+    status_code = 409
+    retryable = True
+    default_message = "The image for this Idempotency-Key is being made. Ask again with the same key to get it."
+
+
+class IdempotencyKeyReused(ImagesError):
+    """The same idempotency key came with other content."""
+
+    code = "idempotency_key_reused"
+    status_code = 422
+    default_message = "This Idempotency-Key was used for other content. Use a new key for a new image."
+
+
 class StorageError(ImagesError):
     """The file could not be written, read or removed. Nothing half-written is left."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from typing import Any
+from datetime import timedelta
+from typing import Self
 
 from django.conf import settings
 from django.core.files.storage import Storage, storages
@@ -14,7 +15,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .addresses import absolute_url
 from .conf import conf
+
+#: How long after its deadline a `pending` row counts as failed: its process was stopped before it could say so.
+STALE_AFTER = timedelta(seconds=30)
 
 
 def image_storage() -> Storage:
@@ -44,8 +49,27 @@ class Status(models.TextChoices):
     DELETING = "deleting", _("being deleted")
 
 
+class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
+    """The questions that the API, the admin and the commands ask."""
+
+    def in_status(self, status: str) -> Self:
+        """Rows in `status` as a reader sees it: a `pending` whose deadline is long past counts as `failed`."""
+        stale = models.Q(status=Status.PENDING, deadline_at__lt=timezone.now() - STALE_AFTER)
+        if status == Status.FAILED:
+            return self.filter(models.Q(status=Status.FAILED) | stale)
+        if status == Status.PENDING:
+            return self.filter(status=status).exclude(stale)
+        return self.filter(status=status)
+
+
 class GeneratedImage(models.Model):
-    """One request for an image, and the image once it is there. It is also the ledger of what was paid for."""
+    """One request for an image, and the image once it is there. It is also the ledger of what was paid for.
+
+    Attributes:
+        replayed: True on an instance that `generate_image` returned for a repeated idempotency key.
+    """
+
+    replayed: bool = False
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(
@@ -90,14 +114,25 @@ class GeneratedImage(models.Model):
     error_code = models.CharField(_("error code"), max_length=64, blank=True)
     error_message = models.TextField(_("error"), blank=True)
 
+    idempotency_scope = models.CharField(_("whose idempotency key"), max_length=80, blank=True, editable=False)
+    # NULL, unlike "", lets any number of rows be without a key under the unique constraint.
+    idempotency_key = models.CharField(  # noqa: DJ001
+        _("idempotency key"), max_length=255, null=True, blank=True, editable=False
+    )
+
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True, editable=False)
+
+    objects = GeneratedImageQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("generated image")
         verbose_name_plural = _("generated images")
         ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["idempotency_scope", "idempotency_key"], name="images_idempotency_key"),
+        ]
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="images_newest"),
             models.Index(fields=["content_item_id", "-created_at"], name="images_content_item"),
@@ -109,6 +144,22 @@ class GeneratedImage(models.Model):
         return f"{self.variant} {self.content_item_id} ({self.status})"
 
     @property
+    def file_name(self) -> str:
+        """The file's name in the storage, or "" while there is none."""
+        return str(self.file.name or "")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the row is `pending` although its deadline is long past: its process was stopped."""
+        late = self.deadline_at is not None and timezone.now() > self.deadline_at + STALE_AFTER
+        return self.status == Status.PENDING and late
+
+    @property
+    def current_status(self) -> str:
+        """The status as a reader should see it: a stale `pending` counts as `failed`."""
+        return Status.FAILED if self.is_stale else self.status
+
+    @property
     def is_ready(self) -> bool:
         """Whether there is a file to look at."""
         return self.status == Status.READY and bool(self.file)
@@ -117,24 +168,13 @@ class GeneratedImage(models.Model):
         """The picture's path on this server, or "" while there is none."""
         if not self.is_ready:
             return ""
-        return reverse("images:media", kwargs={"path": str(self.file.name).partition("/")[2]})
+        return reverse("images:media", kwargs={"path": self.file_name.partition("/")[2]})
 
     def public_url(self, request: HttpRequest | None = None) -> str:
         """The picture's address: absolute where `PUBLIC_URL` is set or a request is given, otherwise a path.
 
-        It is computed when asked for and never stored, so it is right after a move to another host.
+        "" while there is no picture. It is computed when asked for and never stored, so it stays right after a
+        move to another host.
         """
         path = self.get_absolute_url()
-        base = conf.public_url
-        if not path or not (base or request):
-            return path
-        if not base and request:
-            return request.build_absolute_uri(path)
-        origin, _slash, prefix = base.partition("://")[2].partition("/")
-        if prefix and path.startswith(f"/{prefix}/"):  # FORCE_SCRIPT_NAME already put it there
-            base = f"{base.partition('://')[0]}://{origin}"
-        return base + path
-
-    def ledger_entry(self) -> dict[str, Any]:
-        """What a log line says about this row: ids and numbers, never a prompt."""
-        return {"image": self.pk, "content_item": self.content_item_id, "variant": self.variant}
+        return absolute_url(path, request) if path else ""

@@ -3,13 +3,62 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from django.contrib.auth.models import User
+from pytest_django.fixtures import Settings
+from rest_framework.authtoken.models import Token
+from rest_framework.test import APIClient
+
+from tests.fakes.painters import Brush
 
 
 @pytest.fixture(autouse=True)
-def media_root(settings: SettingsWrapper, tmp_path: Path) -> Path:
+def media_root(settings: Settings, tmp_path: Path) -> Path:
     """Every test writes its files into a folder of its own."""
     root = tmp_path / "media"
     root.mkdir()
     settings.MEDIA_ROOT = str(root)
     return root
+
+
+@pytest.fixture
+def brush(settings: Settings) -> Brush:
+    """The only provider of the chain, played by the test."""
+    brush = Brush()
+    entry = {"BACKEND": "tests.fakes.painters.Painter", "OPTIONS": {"brush": brush}}
+    settings.IMAGES = {"PROVIDER": "test", "PROVIDERS": {"test": entry}, "PUBLIC_URL": "https://pics.example"}
+    return brush
+
+
+@pytest.fixture
+def user(db: None) -> User:
+    return User.objects.create_user("ann", password="ann-password")
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    return User.objects.create_user("bob", password="bob-password")
+
+
+@pytest.fixture
+def staff(db: None) -> User:
+    return User.objects.create_user("eve", password="eve-password", is_staff=True)
+
+
+def client_for(user: User) -> APIClient:
+    """A client that sends the user's token."""
+    client = APIClient()
+    client.raise_request_exception = False
+    client.credentials(HTTP_AUTHORIZATION=f"Token {Token.objects.get_or_create(user=user)[0].key}")
+    return client
+
+
+@pytest.fixture
+def api(user: User) -> APIClient:
+    return client_for(user)
+
+
+@pytest.fixture
+def anonymous(db: None) -> APIClient:
+    client = APIClient()
+    client.raise_request_exception = False
+    return client

@@ -1,0 +1,68 @@
+"""`manage.py generate_image`: one image from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...exceptions import ImagesError
+from ...models import GeneratedImage, Variant
+from ...services import generate_image
+from ..progress import ProgressLine
+
+
+class Command(BaseCommand):
+    help = (
+        "Make one image. Its address goes to standard output, progress to the terminal. "
+        "Example: manage.py generate_image --content-item 42 --title 'A quiet harbour at dawn' --variant inline"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--content-item", required=True, help="What the image belongs to, for example an article's id."
+        )
+        parser.add_argument("--title", required=True, help="Up to 500 characters.")
+        parser.add_argument("--description", default="", help="A summary of it goes into the prompt.")
+        parser.add_argument("--variant", choices=Variant.values, default=Variant.HERO.value)
+        parser.add_argument("--user", help="The name of the user who will own the image.")
+        parser.add_argument("--seed", type=int, help="Repeats the style and hints of an earlier image.")
+        parser.add_argument(
+            "--idempotency-key", help="The same key and content give the same image again, paid once."
+        )
+        parser.add_argument("--json", action="store_true", help="Print everything about the image as JSON.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user = self._user(options["user"])
+        try:
+            with ProgressLine(self.stderr).seconds("Painting..."):
+                image = generate_image(
+                    content_item_id=options["content_item"],
+                    title=options["title"],
+                    description=options["description"],
+                    variant=options["variant"],
+                    user=user,
+                    seed=options["seed"],
+                    idempotency_key=options["idempotency_key"],
+                )
+        except ImagesError as err:
+            raise CommandError(f"{err.message} ({err.code})") from err
+        self.stdout.write(json.dumps(self._facts(image)) if options["json"] else image.public_url())
+
+    @staticmethod
+    def _user(name: str | None) -> Any:
+        if name is None:
+            return None
+        model = get_user_model()
+        try:
+            return model._default_manager.get_by_natural_key(name)
+        except model.DoesNotExist as err:
+            raise CommandError(f"There is no user named {name!r}.") from err
+
+    @staticmethod
+    def _facts(image: GeneratedImage) -> dict[str, Any]:
+        names = ("provider", "model", "variant", "width", "height", "size_bytes", "duration_ms", "seed", "style")
+        facts = {name: getattr(image, name) for name in names}
+        return {"id": str(image.pk), "imageUrl": image.public_url(), "file": image.file.name, **facts}

@@ -1,0 +1,146 @@
+"""The chain of providers under one deadline: who is asked, how often, and who is asked next."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..conf import conf
+from ..exceptions import (
+    ContentRejected,
+    ImagesError,
+    ProviderBadImage,
+    ProviderFailure,
+    ProviderRateLimited,
+    ProviderTimeout,
+)
+from ..logs import log_event
+from ..providers import Deadline, ImageProvider, ImageRequest, ProviderImage, get_provider
+from ..sniffing import ImageInfo, NotAnImage, inspect_image
+
+logger = logging.getLogger("images.providers")
+
+#: How often a provider is asked at the most for one request, where nothing can have been billed.
+MAX_TRIES = 3
+#: Seconds before the second try of an overloaded or unreachable provider; doubled before the third.
+BACKOFF = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One call of one provider, as it is kept on the row."""
+
+    provider: str
+    model: str
+    code: str
+    ms: int
+    request_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painting:
+    """What the chain came back with: a verified image, and who painted it."""
+
+    provider: str
+    image: ProviderImage
+    info: ImageInfo
+
+
+RequestFor = Callable[[ImageProvider, Deadline], ImageRequest]
+
+
+def paint(request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Painting:
+    """Ask the configured providers in turn until one has painted.
+
+    Each gets an equal share of the time that is left, so that one which hangs leaves the next enough.
+
+    Args:
+        request_for: Makes the request for a provider and its deadline.
+        deadline: Of the whole chain.
+        attempts: Every call is appended here, also when the chain fails.
+
+    Raises:
+        ProviderFailure: The failure that tells the caller most: a refusal of the content at once; otherwise
+            the first one after which asking again can help; otherwise the first.
+    """
+    aliases = conf.providers
+    failures: list[ProviderFailure] = []
+    for position, alias in enumerate(aliases):
+        try:
+            return _ask(alias, request_for, deadline.share(len(aliases) - position), attempts)
+        except ProviderFailure as err:
+            failures.append(err)
+            if not _may_ask_next(err, deadline):
+                break
+    raise _most_telling(failures)
+
+
+def _may_ask_next(failure: ProviderFailure, deadline: Deadline) -> bool:
+    billing_allows = conf.failover_after_billing or not failure.may_have_billed
+    return failure.failover and billing_allows and deadline.remaining > 0
+
+
+def _most_telling(failures: list[ProviderFailure]) -> ProviderFailure:
+    last = failures[-1]
+    if isinstance(last, ContentRejected):
+        return last
+    return next((failure for failure in failures if failure.retryable), failures[0])
+
+
+def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Painting:
+    """Ask one provider, again only where nothing can have been billed and the pause fits into its time."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _attempt(alias, request_for, deadline, attempts)
+        except ProviderFailure as err:
+            pause = _pause(err, tries)
+            # Half of what is left must remain for painting: a retry that starts too late is a timeout.
+            if pause is None or pause > deadline.remaining / 2:
+                raise
+            time.sleep(pause)
+
+
+def _pause(failure: ProviderFailure, tries: int) -> float | None:
+    """Seconds to wait before the same provider is asked again; `None` for not at all."""
+    if not failure.retry_same or tries >= MAX_TRIES:
+        return None
+    if isinstance(failure, ProviderRateLimited):
+        return failure.retry_after
+    backoff: float = BACKOFF * 2 ** (tries - 1) * random.uniform(0.75, 1.25)  # noqa: S311 (jitter)
+    return max(backoff, failure.retry_after or 0)
+
+
+def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Painting:
+    started = time.monotonic()
+    model, code, request_id = "", "internal_error", ""
+    try:
+        provider = get_provider(alias)
+        model = provider.model
+        if not deadline.remaining:
+            raise ProviderTimeout
+        image = provider.paint(request_for(provider, deadline))
+        model, code, request_id = image.model or model, "ok", image.request_id
+        return Painting(provider=alias, image=image, info=_judge(image))
+    except ImagesError as err:
+        code = err.code
+        request_id = getattr(err, "request_id", "") or request_id
+        raise
+    finally:
+        ms = round((time.monotonic() - started) * 1000)
+        attempt = Attempt(provider=alias, model=model, code=code, ms=ms, request_id=request_id)
+        attempts.append(asdict(attempt))
+        log_event(logger, logging.DEBUG, "provider_attempt", **asdict(attempt))
+
+
+def _judge(image: ProviderImage) -> ImageInfo:
+    """Judge the bytes by what they are, not by what they are said to be."""
+    try:
+        return inspect_image(image.data, max_bytes=conf.max_image_bytes, max_pixels=conf.max_image_pixels)
+    except NotAnImage as err:
+        raise ProviderBadImage(request_id=image.request_id) from err

@@ -1,0 +1,76 @@
+"""Deleting an image and its file: safe to repeat, and nothing is left behind whichever way the row goes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+from django.db import router, transaction
+from django.db.models.signals import post_delete
+
+from .. import storage
+from ..exceptions import ImageNotFound, OpenTransactionError, StorageError
+from ..logs import log_event
+from ..models import GeneratedImage, Status
+from ..signals import image_deleted
+from .transactions import own_transaction
+
+logger = logging.getLogger("images")
+
+
+def delete_image(*, image: GeneratedImage) -> None:
+    """Delete an image: the row is marked, the file goes, the row goes.
+
+    A crash in between is finished by the next call or by `reconcile_images`. Inside somebody's transaction the
+    file goes when that commits.
+
+    Raises:
+        images.exceptions.ImageNotFound: Somebody else has deleted it meanwhile.
+        images.exceptions.StorageError: The file could not be removed; the row stays and the call can be repeated.
+    """
+    rows = GeneratedImage.objects.filter(pk=image.pk)
+    try:
+        with own_transaction(router.db_for_write(GeneratedImage, instance=image)):
+            marked = rows.update(status=Status.DELETING)
+    except OpenTransactionError:
+        image.delete()  # the receiver below removes the file on commit
+        return
+    if not marked:
+        raise ImageNotFound
+    try:
+        remove_file(image)
+    except StorageError:
+        log_event(logger, logging.ERROR, "deletion_failed", image=image.pk, content_item=image.content_item_id)
+        raise
+    deleted, _ = rows.delete()
+    if not deleted:
+        raise ImageNotFound
+
+
+def remove_file(image: GeneratedImage) -> None:
+    """Remove the image's file, also one that a killed process left without telling its row."""
+    names = [image.file_name] if image.file_name else storage.possible_names(image.file_stem)
+    for name in names:
+        storage.remove(name)
+
+
+def _after_delete(instance: GeneratedImage, using: str, **_: Any) -> None:
+    """Remove the file of a row that is gone, whichever way it went: admin, queryset, cascade."""
+    gone = copy.copy(instance)  # Django empties the instance's primary key before an outer transaction commits
+    transaction.on_commit(lambda: _finish_delete(gone), using=using, robust=True)
+
+
+def _finish_delete(image: GeneratedImage) -> None:
+    try:
+        remove_file(image)
+    except StorageError as err:
+        # The row is gone, so nobody can be told: reconcile_images finds a file without a row.
+        log_event(logger, logging.ERROR, "file_left_behind", exc_info=err, image=image.pk, file=image.file_name)
+    log_event(logger, logging.INFO, "image_deleted", image=image.pk, content_item=image.content_item_id)
+    image_deleted.send_robust(GeneratedImage, image=image)
+
+
+def connect() -> None:
+    """Called once when the app is ready."""
+    post_delete.connect(_after_delete, sender=GeneratedImage, dispatch_uid="images.remove_file")

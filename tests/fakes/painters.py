@@ -1,0 +1,77 @@
+"""Providers for tests that are not about providers: they paint at once, fail on request, or wait until told."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from images.providers import Deadline, ImageProvider, ImageRequest, ProviderImage
+
+
+def png(width: int = 16, height: int = 9, colour: bytes = b"\xcc\x33\x33") -> bytes:
+    """A whole PNG of one colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\x00" + colour * width) * height
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+class RedSquare(ImageProvider):
+    def call(self, payload: ImageRequest, deadline: Deadline) -> bytes:
+        return png()
+
+
+class Painter(ImageProvider):
+    """Plays what the `painter` fixture says. `requests` is what it was asked for."""
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.brush: Brush = self.options["brush"]
+
+    def call(self, payload: ImageRequest, deadline: Deadline) -> ProviderImage:
+        return self.brush.paint(payload)
+
+    def parse(self, answer: ProviderImage) -> ProviderImage:
+        return answer
+
+
+class Brush:
+    """The test's end of a `Painter`."""
+
+    def __init__(self) -> None:
+        self.requests: list[ImageRequest] = []
+        self.script: list[BaseException | bytes | Callable[[ImageRequest], bytes]] = []
+        self.usage: dict[str, int] | None = {"total_tokens": 1234}
+        self._lock = threading.Lock()
+
+    def will(self, *steps: BaseException | bytes | Callable[[ImageRequest], bytes]) -> None:
+        """What the next calls do: raise, return these bytes, or call this."""
+        self.script.extend(steps)
+
+    def paint(self, request: ImageRequest) -> ProviderImage:
+        with self._lock:
+            self.requests.append(request)
+            step = self.script.pop(0) if self.script else png()
+        if isinstance(step, BaseException):
+            raise step
+        data = step if isinstance(step, bytes) else step(request)
+        return ProviderImage(data=data, model="test-model-1", request_id="req-1", usage=self.usage)
+
+
+class Gate:
+    """Something a test opens when it wants the painting to go on, so that no test sleeps."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, request: ImageRequest) -> bytes:
+        self.entered.release()
+        assert self.open.wait(30), "the test never opened the gate"
+        return png()

@@ -1,0 +1,253 @@
+"""`generate_image` from Python: what is kept, what is refused, and what is never lost."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.dispatch import Signal
+
+from images import signals
+from images.exceptions import (
+    ImageNotFound,
+    InvalidRequest,
+    OpenTransactionError,
+    ProviderBadImage,
+    ProviderTimeout,
+    StorageError,
+    TooManyGenerations,
+)
+from images.models import GeneratedImage
+from images.services import delete_image, generate_image
+from tests.fakes.painters import Brush, Gate, png
+
+WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+@pytest.mark.django_db
+class TestLedger:
+    def test_keeps_what_was_made_and_what_it_took(self, brush: Brush, media_root: Path) -> None:
+        image = generate_image(**WANTED, seed=7)
+        image.refresh_from_db()
+        assert image.status == "ready"
+        assert (image.width, image.height, image.mime_type, image.size_bytes) == (16, 9, "image/png", len(png()))
+        assert image.sha256 == hashlib.sha256(png()).hexdigest()
+        assert (media_root / image.file_name).read_bytes() == png()
+        assert image.usage == {"total_tokens": 1234}
+        assert image.prompt == brush.requests[0].prompt
+        assert (image.seed, brush.requests[0].seed) == (7, 7)
+        assert image.style
+        assert image.duration_ms is not None
+        [attempt] = image.attempts
+        assert (attempt["provider"], attempt["model"], attempt["code"]) == ("test", "test-model-1", "ok")
+        assert attempt["request_id"] == "req-1"
+
+    def test_unknown_usage_is_unknown_and_not_zero(self, brush: Brush) -> None:
+        brush.usage = None
+        assert generate_image(**WANTED).usage is None
+
+    def test_the_same_seed_repeats_the_prompt_and_others_vary_it(self, brush: Brush) -> None:
+        prompts = {seed: generate_image(**WANTED, seed=seed).prompt for seed in range(6)}
+        assert generate_image(**WANTED, seed=3).prompt == prompts[3]
+        assert len(set(prompts.values())) > 1
+
+    def test_two_at_the_same_millisecond_do_not_collide(
+        self, brush: Brush, monkeypatch: Any, media_root: Path
+    ) -> None:
+        now = generate_image(**WANTED).created_at
+        monkeypatch.setattr("django.utils.timezone.now", lambda: now)
+        generate_image(**WANTED)
+        generate_image(**WANTED)
+        assert len(files(media_root)) == 3
+
+
+@pytest.mark.django_db
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"title": " "}, {"title": "x" * 501}, {"content_item_id": ""}, {"variant": "poster"}, {"seed": -1},
+         {"description": 7.5}, {"title": None}, {"title": "a\x00"}, {"idempotency_key": "x" * 256}],
+    )  # fmt: skip
+    def test_wrong_arguments_cost_nothing(self, brush: Brush, wrong: dict[str, Any]) -> None:
+        with pytest.raises(InvalidRequest):
+            generate_image(**{**WANTED, **wrong})
+        assert not brush.requests
+        assert not GeneratedImage.objects.exists()
+
+    @pytest.mark.parametrize("data", [b"<svg/>", b"<!DOCTYPE html>", b"", png()[:-5], b"GIF89a" + b"\0" * 50])
+    def test_what_is_no_whole_picture_is_never_stored(self, brush: Brush, media_root: Path, data: bytes) -> None:
+        brush.will(data)
+        with pytest.raises(ProviderBadImage):
+            generate_image(**WANTED)
+        assert not files(media_root)
+        assert GeneratedImage.objects.get().error_code == "provider_bad_image"
+
+    def test_a_picture_above_the_limit_on_pixels_is_refused(self, brush: Brush, settings: Any) -> None:
+        settings.IMAGES = {**settings.IMAGES, "MAX_IMAGE_PIXELS": 100}
+        with pytest.raises(ProviderBadImage):
+            generate_image(**WANTED)
+
+    def test_a_root_that_cannot_be_written_is_seen_before_paying(self, brush: Brush, media_root: Path) -> None:
+        media_root.rmdir()
+        media_root.write_text("a file where the folder should be")
+        with pytest.raises(StorageError):
+            generate_image(**WANTED)
+        assert not brush.requests
+        assert GeneratedImage.objects.get().error_code == "storage_error"
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDatabase:
+    def test_refuses_inside_somebodys_transaction_before_paying(self, brush: Brush) -> None:
+        with pytest.raises(OpenTransactionError, match="non_atomic_requests"), transaction.atomic():
+            generate_image(**WANTED)
+        assert not brush.requests
+
+    def test_holds_no_transaction_and_no_connection_while_the_provider_works(
+        self, brush: Brush, settings: Any
+    ) -> None:
+        seen: list[tuple[bool, int]] = []
+
+        def look(_: Any) -> bytes:
+            seen.append((connection.in_atomic_block, GeneratedImage.objects.filter(status="pending").count()))
+            return png()
+
+        brush.will(look)
+        generate_image(**WANTED)
+        assert seen == [(False, 1)]
+
+    def test_a_row_deleted_meanwhile_leaves_no_file(self, brush: Brush, media_root: Path) -> None:
+        def delete(_: Any) -> bytes:
+            delete_image(image=GeneratedImage.objects.get())
+            return png()
+
+        brush.will(delete)
+        with pytest.raises(ImageNotFound):
+            generate_image(**WANTED)
+        assert not files(media_root)
+        assert not GeneratedImage.objects.exists()
+
+    def test_a_row_declared_failed_meanwhile_becomes_ready_all_the_same(self, brush: Brush) -> None:
+        def declare_failed(_: Any) -> bytes:
+            GeneratedImage.objects.update(status="failed")
+            return png()
+
+        brush.will(declare_failed)
+        assert generate_image(**WANTED).status == "ready"
+        assert GeneratedImage.objects.get().status == "ready"
+
+    def test_an_interrupted_command_leaves_a_failed_row(self, brush: Brush) -> None:
+        brush.will(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            generate_image(**WANTED)
+        assert GeneratedImage.objects.get().status == "failed"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_when_all_slots_are_taken_the_next_is_turned_away_at_once(brush: Brush, settings: Any) -> None:
+    settings.IMAGES = {**settings.IMAGES, "MAX_CONCURRENCY": 1}
+    gate = Gate()
+    brush.will(gate)
+
+    def first() -> str:
+        try:
+            return generate_image(**WANTED).status
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(first)
+        assert gate.entered.acquire(timeout=30)
+        with pytest.raises(TooManyGenerations) as turned_away:
+            generate_image(**WANTED)
+        gate.open.set()
+        assert running.result() == "ready"
+    assert turned_away.value.retry_after
+    assert generate_image(**WANTED).status == "ready"
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSignals:
+    @pytest.fixture
+    def heard(self) -> Any:
+        heard: list[tuple[Signal, dict[str, Any]]] = []
+        ours = (signals.image_generated, signals.image_generation_failed, signals.image_deleted)
+
+        def listen(signal: Signal, **kwargs: Any) -> None:
+            assert not connection.in_atomic_block
+            heard.append((signal, kwargs))
+            raise RuntimeError("a receiver of the host's that is broken")
+
+        for signal in ours:
+            signal.connect(listen)
+        yield heard
+        for signal in ours:
+            signal.disconnect(listen)
+
+    def test_tell_of_everything_and_a_broken_receiver_hurts_nobody(self, brush: Brush, heard: Any) -> None:
+        image = generate_image(**WANTED)
+        brush.will(ProviderTimeout())
+        with pytest.raises(ProviderTimeout):
+            generate_image(**WANTED)
+        delete_image(image=image)
+        assert [signal for signal, _ in heard] == [
+            signals.image_generated, signals.image_generation_failed, signals.image_deleted,
+        ]  # fmt: skip
+        assert heard[0][1]["image"] == image
+        assert heard[1][1]["error"].code == "provider_timeout"
+        assert heard[2][1]["image"].pk == image.pk
+
+
+def _delete_and_fail(image: GeneratedImage) -> None:
+    delete_image(image=image)
+    raise RuntimeError
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDeletion:
+    def test_waits_for_the_commit_of_somebodys_transaction(self, brush: Brush, media_root: Path) -> None:
+        image = generate_image(**WANTED)
+        with transaction.atomic():
+            delete_image(image=image)
+            assert len(files(media_root)) == 1
+        assert not files(media_root)
+
+    def test_is_undone_with_somebodys_transaction(self, brush: Brush, media_root: Path) -> None:
+        image = generate_image(**WANTED)
+        with pytest.raises(RuntimeError), transaction.atomic():
+            _delete_and_fail(image)
+        assert len(files(media_root)) == 1
+        assert GeneratedImage.objects.get().status == "ready"
+
+    def test_of_a_whole_queryset_removes_the_files(self, brush: Brush, media_root: Path) -> None:
+        generate_image(**WANTED)
+        generate_image(**WANTED)
+        GeneratedImage.objects.all().delete()
+        assert not files(media_root)
+
+    def test_that_cannot_remove_the_file_fails_and_can_be_repeated(
+        self, brush: Brush, media_root: Path, monkeypatch: Any
+    ) -> None:
+        image = generate_image(**WANTED)
+        place = media_root / image.file_name
+        kept = place.read_bytes()
+        place.unlink()
+        place.mkdir()  # a directory cannot be unlinked, not even by root
+        (place / "x").touch()
+        with pytest.raises(StorageError):
+            delete_image(image=image)
+        assert GeneratedImage.objects.get().status == "deleting"
+        (place / "x").unlink()
+        place.rmdir()
+        place.write_bytes(kept)
+        delete_image(image=image)
+        assert not GeneratedImage.objects.exists()
+        assert not files(media_root)

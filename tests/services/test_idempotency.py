@@ -1,0 +1,163 @@
+"""One image for one idempotency key, however often it is asked for."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from images.exceptions import IdempotencyKeyReused, ProviderTimeout, RequestInProgress
+from images.models import GeneratedImage
+from images.services import delete_image, generate_image
+from tests.conftest import client_for
+from tests.fakes.painters import Brush, Gate, png
+
+WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
+BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
+KEY = "order-66"
+
+
+def keyed(**changes: Any) -> GeneratedImage:
+    return generate_image(**{**WANTED, "idempotency_key": KEY, **changes})
+
+
+@pytest.mark.django_db
+class TestService:
+    def test_the_same_key_and_content_is_the_same_image_paid_once(self, brush: Brush) -> None:
+        first, again = keyed(), keyed()
+        assert (first.pk, first.replayed) == (again.pk, False)
+        assert again.replayed
+        assert len(brush.requests) == 1
+
+    @pytest.mark.parametrize(
+        "change", [{"title": "Other"}, {"content_item_id": "item-2"}, {"variant": "inline"}, {"description": "Other"}]
+    )
+    def test_the_same_key_with_other_content_is_refused(self, brush: Brush, change: dict[str, str]) -> None:
+        keyed()
+        with pytest.raises(IdempotencyKeyReused):
+            keyed(**change)
+        assert len(brush.requests) == 1
+
+    def test_a_failed_attempt_does_not_use_the_key_up_even_for_other_content(self, brush: Brush) -> None:
+        brush.will(ProviderTimeout())
+        with pytest.raises(ProviderTimeout):
+            keyed()
+        assert keyed(title="Reworded").status == "ready"
+        assert GeneratedImage.objects.count() == 2
+
+    def test_after_the_image_was_deleted_a_new_one_is_made(self, brush: Brush) -> None:
+        delete_image(image=keyed())
+        assert not keyed().replayed
+        assert len(brush.requests) == 2
+
+    def test_a_key_expires(self, brush: Brush, settings: Any) -> None:
+        first = keyed()
+        GeneratedImage.objects.update(created_at=timezone.now() - timedelta(hours=24, seconds=1))
+        second = keyed()
+        assert second.pk != first.pk
+        assert keyed().pk == second.pk
+        settings.IMAGES = {**settings.IMAGES, "IDEMPOTENCY_TTL": 0}
+        assert not keyed().replayed
+
+    def test_keys_are_each_users_own(self, brush: Brush, user: User, stranger: User) -> None:
+        pks = {keyed(user=user).pk, keyed(user=stranger).pk, keyed().pk, keyed(idempotency_scope="cron").pk}
+        assert len(pks) == 4
+        assert keyed(user=user).pk in pks
+
+    def test_while_the_first_is_under_way_the_second_is_told_to_wait(self, brush: Brush) -> None:
+        told: list[Any] = []
+
+        def ask_again(_: Any) -> bytes:
+            with pytest.raises(RequestInProgress) as waiting:
+                keyed()
+            told.append(waiting.value.retry_after)
+            return png()
+
+        brush.will(ask_again)
+        keyed()
+        assert told == [5]
+
+    def test_a_killed_process_blocks_no_key(self, brush: Brush) -> None:
+        GeneratedImage.objects.create(
+            **WANTED, file_stem="s", idempotency_scope="process", idempotency_key=KEY,
+            deadline_at=timezone.now() - timedelta(minutes=5),
+        )  # fmt: skip
+        assert keyed().status == "ready"
+
+    def test_without_a_key_every_request_makes_its_own(self, brush: Brush) -> None:
+        assert len({generate_image(**WANTED).pk for _ in range(3)}) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_racing_with_one_key_make_one_call(brush: Brush) -> None:
+    gate = Gate()
+    brush.will(gate)
+
+    def ask(_: int) -> str:
+        try:
+            return str(keyed().pk)
+        except RequestInProgress:
+            return "wait"
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(ask, number) for number in range(8)]
+        early = list(islice(as_completed(running, timeout=30), 7))  # all but the winner, who still waits at the gate
+        gate.open.set()
+        answers = [future.result() for future in running]
+    assert [future.result() for future in early] == ["wait"] * 7
+    assert answers.count("wait") == 7
+    assert len(brush.requests) == 1
+    assert GeneratedImage.objects.count() == 1
+
+
+@pytest.mark.django_db
+class TestAPI:
+    @pytest.mark.parametrize(("url", "status"), [("/api/images/generate", 200), ("/api/images/", 201)])
+    def test_a_replay_says_so_and_has_the_first_answer(
+        self, api: APIClient, brush: Brush, url: str, status: int
+    ) -> None:
+        first = api.post(url, BODY, format="json", headers={"idempotency-key": KEY})
+        again = api.post(url, BODY, format="json", headers={"idempotency-key": KEY})
+        assert (first.status_code, again.status_code) == (status, status)
+        assert "Idempotency-Replayed" not in first
+        assert again["Idempotency-Replayed"] == "true"
+        assert again.json() == first.json()
+
+    def test_other_content_is_a_422(self, api: APIClient, brush: Brush) -> None:
+        api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY})
+        answer = api.post(
+            "/api/images/generate", {**BODY, "title": "x"}, format="json", headers={"idempotency-key": KEY}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+
+    def test_a_running_one_is_a_409_with_retry_after(self, api: APIClient, user: User, brush: Brush) -> None:
+        GeneratedImage.objects.create(
+            **WANTED, owner=user, file_stem="s", idempotency_scope=f"user:{user.pk}", idempotency_key=KEY,
+            deadline_at=timezone.now() + timedelta(minutes=1),
+        )  # fmt: skip
+        answer = api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY})
+        assert (answer.status_code, answer.json()["code"]) == (409, "request_in_progress")
+        assert answer["Retry-After"] == "5"
+        assert answer.json()["retryable"] is True
+
+    @pytest.mark.parametrize("key", ["", "   ", "x" * 256, "a\tb", "a\x01"])
+    def test_a_key_that_is_none_is_a_400(self, api: APIClient, brush: Brush, key: str) -> None:
+        answer = api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": key})
+        assert answer.status_code == 400
+        assert set(answer.json()["details"]) == {"Idempotency-Key"}
+
+    def test_a_stranger_cannot_replay_somebodys_key(self, api: APIClient, stranger: User, brush: Brush) -> None:
+        mine = api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY})
+        theirs = client_for(stranger).post(
+            "/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY}
+        )
+        assert mine.json()["id"] != theirs.json()["id"]
