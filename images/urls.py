@@ -1,7 +1,27 @@
-"""The app's addresses: `path("", include("images.urls"))`."""
+"""The app's addresses. One line plugs them in: `path("", include("images.urls"))`."""
 
-from django.http import HttpResponse
-from django.urls import re_path
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from .api.base import non_atomic
+from .api.views import ImageViewSet
+from .media import serve
 
 app_name = "images"
-urlpatterns = [re_path(r"^media/draft-images/(?P<path>.+)$", lambda r, path: HttpResponse(), name="media")]
+
+_collection = non_atomic(ImageViewSet.as_view({"get": "list", "post": "create"}))
+_generate = non_atomic(ImageViewSet.as_view({"post": "generate"}))
+_detail = non_atomic(ImageViewSet.as_view({"get": "retrieve", "delete": "destroy"}))
+
+# Old callers leave the trailing slash out and Django's APPEND_SLASH cannot redirect a POST, so both forms are routed.
+urlpatterns = [
+    path("api/images/", _collection, name="image-list"),
+    path("api/images", _collection),
+    path("api/images/generate", _generate, name="image-generate"),
+    path("api/images/generate/", _generate),
+    # An id may hold slashes: the old form is contentItemId/filename.
+    path("api/images/<path:image_id>", _detail, name="image-detail"),
+    # Whatever follows, line breaks included, is answered by the view: its 404 is one that nobody caches.
+    re_path(r"^media/draft-images/(?P<path>[\s\S]*)\Z", serve, name="media"),
+]

@@ -1,0 +1,139 @@
+"""One body for every error that reaches the API, whoever raised it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.http import Http404
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+
+from ..exceptions import ImagesError, InvalidRequest
+from ..logs import log_event
+
+logger = logging.getLogger("images.api")
+
+REQUIRED_SENTENCE = "contentItemId and title are required"
+
+#: DRF's own codes, under the names of the contract.
+_CODES: dict[type[exceptions.APIException], str] = {
+    exceptions.ValidationError: "invalid_request",
+    exceptions.ParseError: "invalid_request",
+    exceptions.NotAuthenticated: "not_authenticated",
+    exceptions.AuthenticationFailed: "authentication_failed",
+    exceptions.PermissionDenied: "permission_denied",
+    exceptions.NotFound: "not_found",
+    exceptions.MethodNotAllowed: "method_not_allowed",
+    exceptions.UnsupportedMediaType: "unsupported_media_type",
+    exceptions.NotAcceptable: "not_acceptable",
+}
+
+
+class PayloadTooLarge(exceptions.APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = "The request body is too large."
+    default_code = "payload_too_large"
+
+
+def timestamp() -> str:
+    """Now, as the contract writes it: `2026-11-23T08:00:00.000Z`."""
+    return format_time(datetime.now(UTC))
+
+
+def format_time(moment: datetime) -> str:
+    """A moment in UTC with milliseconds and a `Z`. A naive one (`USE_TZ = False`) is local time."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def error_body(
+    code: str, message: str, *, retryable: bool = False, details: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The contract's error body.
+
+    Args:
+        code: A stable name in snake case.
+        message: One sentence a person can act on.
+        retryable: Whether the same request may succeed later without anybody changing anything.
+        details: Sentences by field, where fields are to blame.
+    """
+    return {
+        "error": message,
+        "code": code,
+        "retryable": retryable,
+        "timestamp": timestamp(),
+        "details": dict(details or {}),
+    }
+
+
+def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
+    """DRF's `EXCEPTION_HANDLER` for the views of this app: every exception becomes the contract's body."""
+    if isinstance(exc, ImagesError):
+        return _images_error(exc)
+    converted = _as_api_exception(exc)
+    if converted is not None:
+        return _api_exception(converted)
+    request = context.get("request")
+    log_event(logger, logging.ERROR, "unhandled_exception", exc_info=exc, path=getattr(request, "path", None))
+    return Response(error_body(ImagesError.code, ImagesError.default_message), status=500)
+
+
+def _images_error(exc: ImagesError) -> Response:
+    details = _camel_details(exc.details) if isinstance(exc, InvalidRequest) else None
+    body = error_body(exc.code, exc.message, retryable=exc.retryable, details=details)
+    headers = {} if exc.retry_after is None else {"Retry-After": str(math.ceil(exc.retry_after))}
+    return Response(body, status=exc.status_code, headers=headers)
+
+
+def _camel_details(details: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    names = {"content_item_id": "contentItemId", "idempotency_key": "Idempotency-Key"}
+    return {names.get(name, name): sentences for name, sentences in details.items()}
+
+
+def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
+    if isinstance(exc, exceptions.APIException):
+        return exc
+    if isinstance(exc, Http404):
+        return exceptions.NotFound("There is nothing at this address.")
+    if isinstance(exc, PermissionDenied):
+        return exceptions.PermissionDenied()
+    if isinstance(exc, RequestDataTooBig):
+        return PayloadTooLarge()
+    if isinstance(exc, SuspiciousOperation):
+        return exceptions.ParseError("The request is not valid.")
+    return None
+
+
+def _api_exception(exc: exceptions.APIException) -> Response:
+    code = next((code for cls, code in _CODES.items() if isinstance(exc, cls)), exc.default_code)
+    details = exc.detail if isinstance(exc, exceptions.ValidationError) else {}
+    details = details if isinstance(details, dict) else {"nonFieldErrors": details}
+    headers = {}
+    if auth_header := getattr(exc, "auth_header", None):
+        headers["WWW-Authenticate"] = auth_header
+    if wait := getattr(exc, "wait", None):
+        headers["Retry-After"] = str(math.ceil(wait))
+    body = error_body(code, _sentence(exc, details), details=details)
+    return Response(body, status=exc.status_code, headers=headers)
+
+
+def _sentence(exc: exceptions.APIException, details: Mapping[str, Any]) -> str:
+    if not isinstance(exc, exceptions.ValidationError):
+        return str(exc.detail)
+    missing = {"required", "null", "blank"}
+    for name in ("contentItemId", "title"):
+        if any(getattr(error, "code", "") in missing for error in details.get(name, ())):
+            return REQUIRED_SENTENCE
+    return (
+        " ".join(f"{name}: {_first_text(errors)}" for name, errors in details.items()) or "The request is not valid."
+    )
+
+
+def _first_text(errors: Any) -> str:
+    while isinstance(errors, (list, tuple, dict)):
+        errors = next(iter(errors.values() if isinstance(errors, dict) else errors), "")
+    return str(errors)

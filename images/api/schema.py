@@ -1,0 +1,198 @@
+"""The API's OpenAPI documentation, where the host has drf-spectacular; without it the decorators do nothing.
+
+Errors, headers and examples stand here once and for all, so that the views stay short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from rest_framework import serializers
+
+from .. import exceptions as errors
+from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer
+
+try:
+    from drf_spectacular.extensions import OpenApiAuthenticationExtension
+    from drf_spectacular.types import OpenApiTypes
+    from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+except ImportError:  # pragma: no cover - the extra [schema] is not installed
+    extend_schema = None  # type: ignore[assignment]
+
+ViewMethod = TypeVar("ViewMethod", bound=Callable[..., Any])
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The body of every error."""
+
+    error = serializers.CharField(help_text="One sentence a person can act on.")
+    code = serializers.CharField(help_text="A stable name in snake case.")
+    retryable = serializers.BooleanField(help_text="Whether the same request may succeed later, unchanged.")
+    timestamp = serializers.DateTimeField()
+    details = serializers.DictField(help_text="Sentences by field, where fields are to blame.")
+
+
+class DeletedSerializer(serializers.Serializer[Any]):
+    """The answer to a deletion."""
+
+    success = serializers.BooleanField()
+    id = serializers.CharField(help_text="The id as it was asked for.")
+
+
+#: Status -> (code, sentence, retryable) of what the views and DRF raise.
+_COMMON: dict[int, list[tuple[str, str, bool]]] = {
+    401: [
+        ("not_authenticated", "Authentication credentials were not provided.", False),
+        ("authentication_failed", "Invalid token.", False),
+    ],
+    403: [("permission_denied", "CSRF Failed: CSRF token missing.", False)],
+    404: [("not_found", errors.ImageNotFound.default_message, False)],
+    405: [("method_not_allowed", 'Method "PUT" not allowed.', False)],
+    500: [("internal_error", errors.ImagesError.default_message, False)],
+}
+_BODY: dict[int, list[tuple[str, str, bool]]] = {
+    400: [("invalid_request", "contentItemId and title are required", False)],
+    413: [("payload_too_large", "The request body is larger than 2097152 bytes.", False)],
+    415: [("unsupported_media_type", 'Unsupported media type "text/plain" in request.', False)],
+}
+_GENERATION: list[type[errors.ImagesError]] = [
+    errors.ContentRejected, errors.RequestInProgress, errors.IdempotencyKeyReused, errors.StorageError,
+    errors.ProviderError, errors.ProviderUnreachable, errors.ProviderBadResponse, errors.ProviderNoImage,
+    errors.ProviderBadImage, errors.ProviderNotConfigured, errors.ProviderAuth, errors.ProviderModelUnavailable,
+    errors.ProviderQuotaExhausted, errors.ProviderRateLimited, errors.ProviderOverloaded, errors.TooManyGenerations,
+    errors.ProviderTimeout,
+]  # fmt: skip
+
+
+def _examples() -> dict[int, list[tuple[str, str, bool]]]:
+    found = {status: list(rows) for status, rows in {**_COMMON, **_BODY}.items() if status not in (404, 405)}
+    for cls in _GENERATION:
+        found.setdefault(cls.status_code, []).append((cls.code, cls.default_message, cls.retryable))
+    return found
+
+
+def _error_responses(examples: Mapping[int, list[tuple[str, str, bool]]]) -> dict[int, Any]:
+    return {
+        status: OpenApiResponse(
+            ErrorSerializer,
+            description=", ".join(f"`{code}`" for code, _, _ in rows),
+            examples=[_error_example(*row) for row in rows],
+        )
+        for status, rows in sorted(examples.items())
+    }
+
+
+def _error_example(code: str, sentence: str, retryable: bool) -> Any:
+    details = {"title": ["This field is required."]} if code == "invalid_request" else {}
+    body = {"error": sentence, "code": code, "retryable": retryable, "timestamp": "2026-11-23T08:00:00.000Z"}
+    return OpenApiExample(code, value={**body, "details": details}, response_only=True)
+
+
+def _header(name: str, description: str, statuses: list[int]) -> Any:
+    return OpenApiParameter(name, OpenApiTypes.STR, "header", description=description, response=statuses)
+
+
+def _generation_parameters(status: int) -> list[Any]:
+    return [
+        OpenApiParameter(
+            "Idempotency-Key",
+            OpenApiTypes.STR,
+            OpenApiParameter.HEADER,
+            description="1 to 255 characters. The same key and content give the same image again, paid once.",
+        ),
+        _header("Idempotency-Replayed", "`true` where the key was repeated and nothing new was made.", [status]),
+        _header("Retry-After", "Seconds after which to ask again.", [409, 503]),
+    ]
+
+
+_REQUEST_EXAMPLE = {
+    "contentItemId": "665f1c2e9b1e8a0012345678",
+    "title": "A quiet harbour at dawn",
+    "description": "Fishing boats, mist, the first light on the water.",
+    "variant": "hero",
+}
+_IMAGE_EXAMPLE = {
+    "id": "0193a1b2-0000-4000-8000-000000000000",
+    "imageUrl": "https://example.com/media/draft-images/665f1c2e9b1e8a0012345678/hero-1763049170351-9f86d081884c.png",
+    "contentItemId": "665f1c2e9b1e8a0012345678",
+    "title": "A quiet harbour at dawn",
+    "variant": "hero",
+    "status": "ready",
+    "provider": "gemini",
+    "model": "gemini-nano-banana-2.1",
+    "mimeType": "image/png",
+    "width": 1376,
+    "height": 768,
+    "createdAt": "2026-11-23T08:00:00.000Z",
+    "error": None,
+}
+
+
+def _generation(status: int, summary: str) -> dict[str, Any]:
+    created = [_header("Location", "The image's address in this API.", [201])] if status == 201 else []
+    return {
+        "summary": summary,
+        "request": GenerateSerializer,
+        "parameters": [*_generation_parameters(status), *created],
+        "responses": {status: ImageSerializer, **_error_responses(_examples())},
+        "examples": [
+            OpenApiExample("A hero image", value=_REQUEST_EXAMPLE, request_only=True),
+            OpenApiExample("The image", value=_IMAGE_EXAMPLE, response_only=True, status_codes=[str(status)]),
+        ],
+    }
+
+
+def _plain(**documented: Any) -> Callable[[], dict[str, Any]]:
+    """Documentation of an operation without a body; `ok` is what it answers with, `also` further errors."""
+    ok, also = documented.pop("ok"), documented.pop("also", {})
+    return lambda: {"responses": {200: ok, **_error_responses({**_COMMON, **also})}, **documented}
+
+
+_OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "generate": lambda: _generation(200, "Make an image and answer with its address"),
+    "create": lambda: _generation(201, "Make an image"),
+    "list": _plain(
+        ok=ImageSerializer(many=True),
+        also={400: [("invalid_request", "variant: “poster” is not a valid choice.", False)]},
+        summary="List images, the newest first",
+        parameters=[FilterSerializer],
+    ),
+    "retrieve": _plain(ok=ImageSerializer, summary="Look at one image"),
+    "destroy": _plain(
+        ok=DeletedSerializer,
+        also={500: [*_COMMON[500], ("storage_error", errors.StorageError.default_message, False)]},
+        summary="Delete an image and its file",
+    ),
+}
+
+
+def documented(operation: str) -> Callable[[ViewMethod], ViewMethod]:
+    """Document a method of the viewset; does nothing where drf-spectacular is not installed."""
+    if extend_schema is None:
+        return lambda method: method
+    return extend_schema(tags=["images"], **_OPERATIONS[operation]())
+
+
+def drop_twins(endpoints: list[Any], **_: Any) -> list[Any]:
+    """A drf-spectacular preprocessing hook: each call once, though both forms of its path are routed.
+
+    The contract's own form stays: with a slash for the collection, without one for `generate`.
+    """
+    twins = {"/api/images", "/api/images/generate/"}
+    return [endpoint for endpoint in endpoints if not endpoint[0].endswith(tuple(twins))]
+
+
+if extend_schema is not None:
+
+    class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+        """Callers from trusted networks send nothing, so there is nothing to fill in."""
+
+        target_class = "images.api.authentication.TrustedNetworkAuthentication"
+        name: list[str] = []
+
+        def get_security_definition(self, auto_schema: Any) -> list[Any]:
+            return []
+
+        def get_security_requirement(self, auto_schema: Any) -> list[Any]:
+            return [{}]

@@ -1,0 +1,110 @@
+"""Who may call: tokens, sessions with CSRF, trusted networks; and nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from rest_framework.authtoken.models import Token
+from rest_framework.test import APIClient
+
+from images.models import GeneratedImage
+from tests.fakes.painters import Brush
+
+URL = "/api/images/generate"
+BODY = {"contentItemId": "unknown", "title": "A quiet harbour at dawn"}
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def trusting(brush: Brush, settings: Any) -> None:
+    settings.IMAGES = {**settings.IMAGES, "TRUSTED_NETWORKS": "10.0.0.0/8, fd00::/8"}
+
+
+def test_without_credentials_it_is_a_401_that_says_how(anonymous: APIClient, brush: Brush) -> None:
+    answer = anonymous.post(URL, BODY, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    assert answer["WWW-Authenticate"] == "Token"
+    assert not brush.requests
+
+
+@pytest.mark.parametrize("keyword", ["Token", "Bearer", "bearer"])
+def test_a_token_is_let_in_under_either_keyword(anonymous: APIClient, brush: Brush, user: User, keyword: str) -> None:
+    key = Token.objects.create(user=user).key
+    answer = anonymous.post(URL, BODY, format="json", headers={"authorization": f"{keyword} {key}"})
+    assert answer.status_code == 200
+    assert GeneratedImage.objects.get().owner == user
+
+
+@pytest.mark.parametrize("header", ["Token wrong", "Bearer wrong", "Token", "Bearer a b", "Token \xff"])
+def test_a_wrong_token_is_a_401_with_its_own_code(anonymous: APIClient, brush: Brush, header: str) -> None:
+    answer = anonymous.post(URL, BODY, format="json", headers={"authorization": header})
+    assert (answer.status_code, answer.json()["code"]) == (401, "authentication_failed")
+    assert "WWW-Authenticate" in answer
+
+
+def test_a_revoked_token_and_a_disabled_account_are_turned_away(api: APIClient, brush: Brush, user: User) -> None:
+    user.is_active = False
+    user.save()
+    assert api.get("/api/images/").status_code == 401
+    user.is_active = True
+    user.save()
+    assert api.get("/api/images/").status_code == 200
+    Token.objects.all().delete()
+    assert api.get("/api/images/").status_code == 401
+
+
+def test_a_session_needs_a_csrf_token(brush: Brush, user: User) -> None:
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(user)
+    answer = client.post(URL, BODY, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+    client.cookies["csrftoken"] = "a" * 32
+    assert client.post(URL, BODY, format="json", headers={"x-csrftoken": "a" * 32}).status_code == 200
+
+
+class TestTrustedNetworks:
+    @pytest.mark.parametrize("address", ["10.1.2.3", "fd00::7", "::ffff:10.1.2.3"])
+    def test_a_neighbour_without_credentials_is_let_in(
+        self, anonymous: APIClient, trusting: None, address: str
+    ) -> None:
+        answer = anonymous.post(URL, BODY, format="json", REMOTE_ADDR=address)
+        assert answer.status_code == 200
+        assert GeneratedImage.objects.get().owner is None
+
+    def test_it_sees_and_deletes_everything(self, anonymous: APIClient, api: APIClient, trusting: None) -> None:
+        made = api.post(URL, BODY, format="json").json()
+        assert anonymous.get("/api/images/", REMOTE_ADDR="10.1.2.3").json()["count"] == 1
+        assert anonymous.delete(f"/api/images/{made['id']}", REMOTE_ADDR="10.1.2.3").status_code == 200
+
+    @pytest.mark.parametrize("address", ["11.0.0.1", "127.0.0.1", "::1", "", "unix:"])
+    def test_everybody_else_is_not(self, anonymous: APIClient, trusting: None, address: str) -> None:
+        assert anonymous.post(URL, BODY, format="json", REMOTE_ADDR=address).status_code == 401
+
+    def test_nobody_is_trusted_by_default(self, anonymous: APIClient, brush: Brush) -> None:
+        assert anonymous.post(URL, BODY, format="json", REMOTE_ADDR="127.0.0.1").status_code == 401
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"x-forwarded-for": "10.9.9.9"},
+            {"forwarded": "for=10.9.9.9"},
+            {"x-real-ip": "10.9.9.9"},
+            {"x-forwarded-for": ""},
+            {"origin": "https://evil.example"},
+            {"sec-fetch-site": "cross-site"},
+            {"authorization": "Token wrong"},
+        ],
+    )
+    @pytest.mark.parametrize("address", ["10.1.2.3", "203.0.113.5"])
+    def test_a_proxy_or_a_browser_is_never_trusted(
+        self, anonymous: APIClient, trusting: None, header: dict[str, str], address: str
+    ) -> None:
+        assert anonymous.post(URL, BODY, format="json", REMOTE_ADDR=address, headers=header).status_code == 401
+        assert anonymous.get("/api/images/", REMOTE_ADDR=address, headers=header).status_code == 401
+
+    def test_a_form_is_not_let_in(self, anonymous: APIClient, trusting: None) -> None:
+        answer = anonymous.post("/api/images/", BODY, format="multipart", REMOTE_ADDR="10.1.2.3")
+        assert answer.status_code == 401
