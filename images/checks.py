@@ -1,1 +1,262 @@
-"""System checks: what is missing or wrong in the configuration, with a hint that says what to type."""
+"""System checks: what is missing or wrong in the configuration, with a hint that says what to type.
+
+An Error says that a part of the app cannot work as it is configured; it stops `migrate` and `runserver` too. Whatever
+may be right at another moment or on another machine (a key, a volume that is mounted later, the public address) is
+a Warning, so that the rest of a host's backend runs without it.
+
+No check reads the network or the database, and none repeats a key or any other secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.utils.module_loading import import_string
+
+from .conf import DEFAULTS, Network, Settings, conf
+from .models import image_storage
+from .providers import get_provider
+
+#: The checks' tag: `manage.py check --tag images`.
+TAG = "images"
+
+# The ids never change and are never given to another check: hosts name them in SILENCED_SYSTEM_CHECKS.
+PROVIDER_NOT_READY = "images.W001"
+MEDIA_ROOT_UNWRITABLE = "images.W002"
+UNKNOWN_PROVIDER = "images.E003"
+UNKNOWN_KEY = "images.E004"
+UNUSABLE_VALUE = "images.E005"
+PUBLIC_URL_MISSING = "images.W006"
+CORS_OPEN_TO_ALL = "images.W007"
+TRUSTED_NETWORK_TOO_WIDE = "images.W008"
+PROMPT_BUILDER_BROKEN = "images.E009"
+STORAGE_BROKEN = "images.E010"
+PROVIDER_BROKEN = "images.E011"
+PUBLIC_URL_UNUSABLE = "images.E012"
+
+#: Prefix lengths below which a network holds more strangers than anybody's "internal" does, by IP version.
+_WIDEST_PRIVATE = {4: 8, 6: 7}
+_WIDEST_PUBLIC = {4: 16, 6: 32}
+
+
+@register(TAG)
+def check_keys(**_: Any) -> list[CheckMessage]:
+    """Every key of `settings.IMAGES` is one that the app reads."""
+    host = getattr(settings, "IMAGES", None) or {}
+    if not isinstance(host, Mapping):
+        return [
+            Error("IMAGES must be a dictionary.", hint='For example: IMAGES = {"PROVIDER": "gemini"}', id=UNKNOWN_KEY)
+        ]
+    messages = [_unknown_key(f'IMAGES["{key}"]', key, DEFAULTS) for key in host if key not in DEFAULTS]
+    providers = host.get("PROVIDERS")
+    for alias, entry in providers.items() if isinstance(providers, Mapping) else ():
+        known = ("BACKEND", "OPTIONS")
+        keys = entry if isinstance(entry, Mapping) else ()
+        messages += [
+            _unknown_key(f'IMAGES["PROVIDERS"]["{alias}"]["{key}"]', key, known) for key in keys if key not in known
+        ]
+    return messages
+
+
+def _unknown_key(spelling: str, key: object, known: Collection[str]) -> CheckMessage:
+    wanted = str(key).upper()
+    near = _nearest(wanted.removeprefix("IMAGE_"), known) or _nearest(wanted, known)
+    hint = f'Did you mean "{near}"?' if near else f"Known keys: {', '.join(sorted(known))}."
+    return Error(f"{spelling} is not a setting of this app.", hint=hint, id=UNKNOWN_KEY)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(word, known, n=1)), "")
+
+
+@register(TAG)
+def check_values(**_: Any) -> list[CheckMessage]:
+    """Every setting has a value that can be used."""
+    if not isinstance(getattr(settings, "IMAGES", None) or {}, Mapping):
+        return []  # check_keys has said so
+    names = [name for name, member in vars(Settings).items() if isinstance(member, property)]
+    # A value that two properties read would be reported twice: dict.fromkeys keeps the first.
+    return [
+        Error(problem, hint="Correct the value, or remove it to use the default.", id=UNUSABLE_VALUE)
+        for problem in dict.fromkeys(filter(None, map(_problem, names)))
+    ]
+
+
+def _problem(name: str) -> str:
+    """What is wrong with the value of a property of `conf`, or ""."""
+    try:
+        getattr(conf, name)
+    except ImproperlyConfigured as err:
+        return str(err)
+    except (AttributeError, TypeError, ValueError):  # the error's own text may hold the value, and that a key
+        key = {"providers": "PROVIDER", "provider_backends": "PROVIDERS"}.get(name, name.upper())
+        return f"{conf.spelling(key)} holds a value of the wrong type."
+    return ""
+
+
+@register(TAG)
+def check_providers(**_: Any) -> list[CheckMessage]:
+    """Every provider of the chain exists, can be imported and has its key."""
+    if _problem("providers") or _problem("provider_backends"):
+        return []  # check_values or check_keys has said so
+    known = conf.provider_backends
+    messages: list[CheckMessage] = []
+    for alias in conf.providers:
+        messages += _provider_messages(alias) if alias in known else [_unknown_provider(alias, known)]
+    return messages
+
+
+def _unknown_provider(alias: str, known: Collection[str]) -> CheckMessage:
+    near = _nearest(alias.lower(), known)
+    hint = f"Did you mean IMAGE_PROVIDER={near}? " if near else ""
+    hint += f'Known providers: {", ".join(sorted(known))}. Others go into IMAGES["PROVIDERS"].'
+    return Error(
+        f"IMAGE_PROVIDER names the provider {alias!r}, which does not exist.", hint=hint, id=UNKNOWN_PROVIDER
+    )
+
+
+def _provider_messages(alias: str) -> list[CheckMessage]:
+    try:
+        sentences = get_provider(alias).check()
+    except ImproperlyConfigured as err:
+        hint = f'Correct IMAGES["PROVIDERS"]["{alias}"], install what is missing, or choose another IMAGE_PROVIDER.'
+        return [Error(str(err), hint=hint, id=PROVIDER_BROKEN)]
+    hint = (
+        "Set it in the environment or in IMAGES, or choose a provider that needs no key: IMAGE_PROVIDER=placeholder. "
+        "Until then it makes no image; everything else works."
+    )
+    return [
+        Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=PROVIDER_NOT_READY) for sentence in sentences
+    ]
+
+
+@register(TAG)
+def check_prompt_builder(**_: Any) -> list[CheckMessage]:
+    """The prompt builder can be imported."""
+    if _problem("prompt_builder"):
+        return []
+    path = conf.prompt_builder
+    try:
+        builder = import_string(path)
+    except ImportError as err:
+        return [_broken_prompt_builder(f"cannot import {path!r}: {err}")]
+    return [] if callable(builder) else [_broken_prompt_builder(f"{path!r} is not a class")]
+
+
+def _broken_prompt_builder(problem: str) -> CheckMessage:
+    hint = f'Give the dotted path of a class, or remove the setting to use "{DEFAULTS["PROMPT_BUILDER"]}".'
+    return Error(f'IMAGES["PROMPT_BUILDER"]: {problem}.', hint=hint, id=PROMPT_BUILDER_BROKEN)
+
+
+@register(TAG)
+def check_storage(**_: Any) -> list[CheckMessage]:
+    """The storage exists, and where it is a folder of this machine, files can be written there."""
+    if _problem("storage"):
+        return []
+    alias = conf.storage
+    if alias not in storages.backends:
+        near = _nearest(alias, storages.backends)
+        hint = f'Did you mean "{near}"? ' if near else ""
+        hint += (
+            f'Add "{alias}" to STORAGES, or set IMAGES["STORAGE"] to one of: {", ".join(sorted(storages.backends))}.'
+        )
+        return [Error(f'IMAGES["STORAGE"] names {alias!r}, which is not in STORAGES.', hint=hint, id=STORAGE_BROKEN)]
+    try:
+        storage = image_storage()
+    except ImproperlyConfigured as err:
+        hint = f'Correct STORAGES["{alias}"]["BACKEND"].'
+        return [Error(f'The image storage STORAGES["{alias}"] cannot be used: {err}', hint=hint, id=STORAGE_BROKEN)]
+    return _folder_messages(storage)
+
+
+def _folder_messages(storage: Storage) -> list[CheckMessage]:
+    if not isinstance(storage, FileSystemStorage):
+        return []
+    hint = "Create the folder and let this user write there, or set STORAGE_ROOT (MEDIA_ROOT) to another one."
+    if not storage.base_location:
+        problem = "MEDIA_ROOT is empty: images would be written into whatever folder the process is started in."
+        return [Warning(problem, hint="Set STORAGE_ROOT (MEDIA_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
+    problem = _write_problem(Path(storage.location))
+    if not problem:
+        return []
+    sentence = f"Images cannot be written into {storage.location} (STORAGE_ROOT, MEDIA_ROOT): {problem}."
+    return [Warning(sentence, hint=hint, id=MEDIA_ROOT_UNWRITABLE)]
+
+
+def _write_problem(folder: Path) -> str:
+    """Why no file can be made in a folder (or in the nearest one above that exists), or "".
+
+    Only making a file tells: permission bits say nothing about read-only mounts, or to root.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            return ""
+    except OSError as err:
+        return (err.strerror or type(err).__name__).lower()
+
+
+@register(TAG)
+def check_public_url(**_: Any) -> list[CheckMessage]:
+    """Addresses of images are right in production."""
+    if _problem("public_url"):
+        return []
+    hint = "For example: PUBLIC_URL=https://images.example.com"
+    if not conf.public_url:
+        problem = "PUBLIC_URL is not set: addresses of images are built from whatever host a request names."
+        return [] if settings.DEBUG else [Warning(problem, hint=hint, id=PUBLIC_URL_MISSING)]
+    if _is_web_address(conf.public_url):
+        return []
+    return [Error("PUBLIC_URL is not an http or https address with a host.", hint=hint, id=PUBLIC_URL_UNUSABLE)]
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _port = parts.port  # raises where it is no number
+    except ValueError:
+        return False
+    # A scheme for a host: `conf` has put https:// before something like "http:/example.com".
+    host_is_fine = bool(parts.hostname) and parts.hostname not in {"http", "https"}
+    extras = parts.query or parts.fragment or parts.username or re.search(r"\s", url)
+    return parts.scheme in {"http", "https"} and host_is_fine and not extras
+
+
+@register(TAG)
+def check_cors(**_: Any) -> list[CheckMessage]:
+    """Not every web page may read the API's answers."""
+    for name in ("CORS_ALLOW_ALL_ORIGINS", "CORS_ORIGIN_ALLOW_ALL"):
+        if getattr(settings, name, False):
+            hint = "Remove it and list the pages that may call in CORS_ALLOWED_ORIGINS (FRONTEND_URL)."
+            return [Warning(f"{name} lets every web page call the API.", hint=hint, id=CORS_OPEN_TO_ALL)]
+    return []
+
+
+@register(TAG)
+def check_trusted_networks(**_: Any) -> list[CheckMessage]:
+    """Callers without credentials come from networks that can be called internal."""
+    networks = () if _problem("trusted_networks") else conf.trusted_networks
+    hint = "List only the networks of internal callers, for example: IMAGE_TRUSTED_NETWORKS=10.1.0.0/16"
+    sentence = "IMAGE_TRUSTED_NETWORKS lets everybody in {} make and delete images without credentials."
+    return [
+        Warning(sentence.format(network), hint=hint, id=TRUSTED_NETWORK_TOO_WIDE)
+        for network in networks
+        if _is_too_wide(network)
+    ]
+
+
+def _is_too_wide(network: Network) -> bool:
+    # Asked first, since older Pythons call 0.0.0.0/0 private: both its ends are.
+    if network.prefixlen < _WIDEST_PRIVATE[network.version]:
+        return True
+    return network.is_global and network.prefixlen < _WIDEST_PUBLIC[network.version]

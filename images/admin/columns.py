@@ -1,0 +1,132 @@
+"""What the list and the page of one image show.
+
+Titles, prompts and what providers report are other people's text: everything goes through `format_html`, which
+escapes it, or through a template.
+"""
+
+from __future__ import annotations
+
+import json
+
+from django.contrib import admin
+from django.template.defaultfilters import filesizeformat
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.formats import number_format
+from django.utils.html import format_html
+from django.utils.text import Truncator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from ..models import GeneratedImage, Status
+
+#: The name of the previews' address within the admin.
+PREVIEW_VIEW = "images_generatedimage_preview"
+#: The preview's width in the list, in CSS pixels; the file is twice as wide, for sharp screens.
+LISTED_WIDTH = 120
+#: Characters of a title or an error that the list shows.
+LISTED_TEXT = 120
+NOTHING = "–"
+
+
+class ImageColumns:
+    """Columns of the list and fields of the page; a base of the admin class.
+
+    None has the name of a field of the model: the admin would show the field instead.
+    """
+
+    @admin.display(description=_("picture"))
+    def preview(self, image: GeneratedImage) -> str:
+        """A small picture, which the browser asks for when it comes into sight."""
+        if not image.is_ready:
+            return gettext("no picture")
+        ratio = (image.height or 3) / (image.width or 4)
+        return format_html(
+            '<img class="images-preview" src="{}" alt="{}" width="{}" height="{}" loading="lazy" decoding="async">',
+            reverse(f"admin:{PREVIEW_VIEW}", kwargs={"image_id": image.pk}),
+            image.title,
+            LISTED_WIDTH,
+            max(1, round(LISTED_WIDTH * ratio)),
+        )
+
+    @admin.display(description=_("content item"), ordering="content_item_id")
+    def content_item(self, image: GeneratedImage) -> str:
+        """The content item, and under it the beginning of the title."""
+        return _two_lines(image.content_item_id, image.title)
+
+    @admin.display(description=_("status"), ordering="status")
+    def status_and_reason(self, image: GeneratedImage) -> str:
+        """The status, and for a failed image why."""
+        return _two_lines(self.status_now(image), _reason(image))
+
+    @admin.display(description=_("status"))
+    def status_now(self, image: GeneratedImage) -> str:
+        """The status as the API tells it."""
+        return str(dict(Status.choices).get(image.current_status, image.current_status))
+
+    @admin.display(description=_("painted by"), ordering="provider")
+    def painter(self, image: GeneratedImage) -> str:
+        """The provider, and under it the model."""
+        return _two_lines(image.provider or NOTHING, image.model)
+
+    @admin.display(description=_("size"), ordering="size_bytes")
+    def size(self, image: GeneratedImage) -> str:
+        """Bytes, and width by height in pixels."""
+        if image.size_bytes is None:
+            return NOTHING
+        return _two_lines(filesizeformat(image.size_bytes), f"{image.width} × {image.height}" if image.width else "")
+
+    @admin.display(description=_("took"), ordering="duration_ms")
+    def duration(self, image: GeneratedImage) -> str:
+        """How long it took, in seconds."""
+        if image.duration_ms is None:
+            return NOTHING
+        return gettext("%(seconds)s s") % {"seconds": number_format(image.duration_ms / 1000, decimal_pos=1)}
+
+    @admin.display(description=_("picture"))
+    def picture(self, image: GeneratedImage) -> str:
+        """The picture itself with its address."""
+        if not image.is_ready:
+            return gettext("no picture")
+        return format_html(
+            '<div class="images-picture"><img src="{}" alt="{}"{}><a href="{}">{}</a></div>',
+            image.get_absolute_url(),
+            image.title,
+            format_html(' width="{}" height="{}"', image.width, image.height) if image.width and image.height else "",
+            image.public_url(),
+            image.public_url(),
+        )
+
+    @admin.display(description=_("error"))
+    def error(self, image: GeneratedImage) -> str:
+        """The code and the sentence that the caller got."""
+        reason = _reason(image)
+        return format_html('<span class="images-error">{}</span>', reason) if reason else NOTHING
+
+    @admin.display(description=_("attempts"))
+    def attempts_table(self, image: GeneratedImage) -> str:
+        """Every call of a provider, as a table."""
+        return render_to_string("admin/images/attempts.html", {"attempts": image.attempts})
+
+    @admin.display(description=_("usage as reported"))
+    def reported_usage(self, image: GeneratedImage) -> str:
+        """What the provider said it used. Nothing means that it said nothing, not that it was free."""
+        if image.usage is None:
+            return gettext("unknown")
+        text = json.dumps(image.usage, indent=2, ensure_ascii=False, sort_keys=True)
+        return format_html('<pre class="images-json">{}</pre>', text)
+
+    @admin.display(description=_("file"))
+    def file_name(self, image: GeneratedImage) -> str:
+        """The file's name within the storage."""
+        return str(image.file.name) if image.file else NOTHING
+
+
+def _two_lines(first: object, second: str) -> str:
+    return format_html('{}<span class="images-second-line">{}</span>', first, Truncator(second).chars(LISTED_TEXT))
+
+
+def _reason(image: GeneratedImage) -> str:
+    if image.is_stale:
+        return gettext("The process was stopped before the image was ready.")
+    return f"{image.error_code}: {image.error_message}" if image.error_code else ""

@@ -1,0 +1,156 @@
+"""The list of images and the page of one: read-only, apart from deleting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected as delete_after_confirmation
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_safe
+
+from ..models import GeneratedImage
+from .columns import PREVIEW_VIEW, ImageColumns
+from .filters import NameFilter, StatusFilter
+from .previews import preview_response
+from .searching import exact_matches
+
+if TYPE_CHECKING:
+    ImageAdminBase = admin.ModelAdmin[GeneratedImage]
+else:
+    ImageAdminBase = admin.ModelAdmin
+
+#: What the list does not show and may be long: a description has up to 100,000 characters.
+NOT_LISTED = ("description", "prompt", "negative_prompt", "usage", "attempts")
+#: The most images that one bulk action deletes. Django refuses forms with more than 1,000 fields, and files go one by
+#: one within the request.
+MAX_DELETED_AT_ONCE = 500
+#: Characters of a search that are looked at: each word becomes a condition, and databases limit those.
+MAX_SEARCH = 200
+
+
+class ImageChangeList(ChangeList):
+    """The list's page, without the long columns. Actions get whole rows, since signals hand those to others."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.queryset = self.queryset.defer(*NOT_LISTED)
+        super().get_results(request)
+
+
+@admin.register(GeneratedImage)
+class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
+    """Shows what was asked for, what became of it, what it took, and why it failed."""
+
+    list_display = (
+        "preview",
+        "content_item",
+        "variant",
+        "status_and_reason",
+        "painter",
+        "size",
+        "duration",
+        "owner",
+        "created_at",
+    )
+    list_display_links = ("preview", "content_item")
+    list_filter = (StatusFilter, "variant", ("provider", NameFilter), ("model", NameFilter), "created_at")
+    list_select_related = ("owner",)
+    list_per_page = 50
+    list_max_show_all = 200
+    show_full_result_count = False
+    date_hierarchy = "created_at"
+    search_fields = ("title", "content_item_id__istartswith")
+    search_help_text = _("A content item, an image's id or address, or words of the title.")
+    actions = ("delete_selected",)
+    readonly_fields = (
+        "picture",
+        "status_now",
+        "error",
+        "duration",
+        "attempts_table",
+        "reported_usage",
+        "file_name",
+        "size",
+    )
+    view_on_site = False  # the page itself shows the picture and its address
+    fieldsets = (
+        (None, {"fields": ("picture", "content_item_id", "title", "variant", "status_now", "error")}),
+        (_("Who painted"), {"fields": ("provider", "model", "duration", "attempts_table", "reported_usage")}),
+        (_("What was asked for"), {"fields": ("prompt", "negative_prompt", "style", "seed")}),
+        (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256")}),
+        (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description")}),
+    )
+
+    class Media:
+        css = {"all": ("images/admin.css",)}
+
+    # --- who may do what ----------------------------------------------------------------------------------
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody: images are made by the API, the command or `generate_image`."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: GeneratedImage | None = None) -> bool:
+        """Nobody: the row is the ledger of what was paid for. It makes every field read-only."""
+        return False
+
+    # --- finding --------------------------------------------------------------------------------------------
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """The list that leaves the long columns in the database."""
+        return ImageChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[GeneratedImage], search_term: str
+    ) -> tuple[QuerySet[GeneratedImage], bool]:
+        """Look for a whole content item, id or address first, which indexes answer, and then for words."""
+        search_term = search_term[:MAX_SEARCH]
+        if search_term:
+            exact = queryset.filter(exact_matches(search_term))
+            if exact.exists():
+                return exact, False
+        return super().get_search_results(request, queryset, search_term)
+
+    # --- deleting -------------------------------------------------------------------------------------------
+
+    @admin.action(permissions=["delete"], description=_("Delete selected images with their files"))
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> HttpResponseBase | None:
+        """Delete after a confirmation; the files go when the transaction commits."""
+        if queryset.count() > MAX_DELETED_AT_ONCE:
+            sentence = ngettext(
+                "At most %(count)d image can be deleted at once. Choose fewer.",
+                "At most %(count)d images can be deleted at once. Choose fewer.",
+                MAX_DELETED_AT_ONCE,
+            )
+            self.message_user(request, sentence % {"count": MAX_DELETED_AT_ONCE}, messages.ERROR)
+            return None
+        return delete_after_confirmation(self, request, queryset)
+
+    # --- previews -------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        """The admin's own addresses, and the previews'."""
+        view = self.admin_site.admin_view(self.preview_view, cacheable=True)
+        return [path("<uuid:image_id>/preview/", view, name=PREVIEW_VIEW), *super().get_urls()]
+
+    @method_decorator(require_safe)
+    def preview_view(self, request: HttpRequest, image_id: UUID) -> HttpResponseBase:
+        """A small JPEG of the image, for whoever may see it in the admin.
+
+        Raises:
+            PermissionDenied: This user may not view images.
+            django.http.Http404: There is no such image, or it has no picture.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        image = get_object_or_404(self.get_queryset(request).only("file", "sha256", "status"), pk=image_id)
+        return preview_response(request, image)

@@ -1,0 +1,105 @@
+"""Small previews for the admin alone: made when they are looked at, never stored, bounded in work and memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+from typing import IO
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotFound, HttpResponseRedirect
+from django.utils.cache import get_conditional_response
+
+from ..conf import conf
+from ..models import GeneratedImage
+
+#: The preview's greatest width and height in pixels; the list shows it at half that size.
+WIDTH, HEIGHT = 240, 320
+#: Pixels above which an image is not decoded here. At 4 bytes each, two at once take 160 MB at the most.
+MAX_DECODED_PIXELS = 20_000_000
+#: Seconds a request waits for its turn, and after which a browser that was sent away may ask again.
+PATIENCE = 10
+CACHE_CONTROL = "private, max-age=3600"
+
+#: Pillow's modes that can be made smaller well as they are, without a second copy of all pixels.
+_SHRINKABLE = {"RGB", "RGBA", "L", "LA", "CMYK"}
+_turns = threading.BoundedSemaphore(2)
+
+
+class NoPreview(Exception):
+    """Nothing can be shown: the file is gone, broken, or larger than any image may be."""
+
+
+class TooCostly(Exception):
+    """The image is fine, but decoding it here is not worth it, or Pillow is not installed."""
+
+
+def preview_response(request: HttpRequest, image: GeneratedImage) -> HttpResponse:
+    """Answer with a preview of an image.
+
+    Returns:
+        200 with a JPEG, 304 where the browser has it, a redirect to the picture itself where a preview would cost
+        too much or Pillow is missing, 404 where there is nothing to show, 503 while too many are being made.
+    """
+    if not image.is_ready:
+        return HttpResponseNotFound()
+    etag = f'"{image.pk.hex}-{image.sha256[:16]}-{WIDTH}"'
+    response = get_conditional_response(request, etag=etag) or _fresh_response(image)
+    if response.status_code in {200, 304}:
+        response["ETag"] = etag
+        response["Cache-Control"] = CACHE_CONTROL
+    return response
+
+
+def _fresh_response(image: GeneratedImage) -> HttpResponse:
+    if not _turns.acquire(timeout=PATIENCE):
+        return HttpResponse(status=503, headers={"Retry-After": str(PATIENCE)})
+    try:
+        with image.file.open("rb") as source:
+            preview = make_preview(source, max_pixels=conf.max_image_pixels)
+    except TooCostly:
+        return HttpResponseRedirect(image.get_absolute_url())
+    except (NoPreview, OSError):
+        return HttpResponseNotFound()
+    finally:
+        _turns.release()
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
+    return HttpResponse(preview, content_type="image/jpeg", headers=headers)
+
+
+def make_preview(source: IO[bytes], *, max_pixels: int) -> bytes:
+    """Make a JPEG of at most `WIDTH` x `HEIGHT` pixels.
+
+    The header is judged before a single pixel is decoded, and only by the decoders of the three formats that are
+    stored: a file that was swapped on the disk reaches nothing else of Pillow.
+
+    Args:
+        source: A seekable file with a PNG, JPEG or WebP image.
+        max_pixels: The largest image that may exist at all.
+
+    Raises:
+        NoPreview: It is no such image, a broken one, or larger than `max_pixels`.
+        TooCostly: It is larger than `MAX_DECODED_PIXELS`, or Pillow is missing.
+    """
+    try:
+        from PIL import Image  # optional, and slow to import
+    except ImportError as err:
+        raise TooCostly from err
+    try:
+        with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as picture:
+            _refuse_large(picture.width * picture.height, max_pixels)
+            picture.draft("RGB", (2 * WIDTH, 2 * HEIGHT))  # a JPEG is decoded at a fraction of its size
+            small = picture if picture.mode in _SHRINKABLE else picture.convert("RGB")
+            small.thumbnail((WIDTH, HEIGHT))
+            out = io.BytesIO()
+            small.convert("RGB").save(out, "JPEG", quality=80)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as err:
+        raise NoPreview from err
+    return out.getvalue()
+
+
+def _refuse_large(pixels: int, max_pixels: int) -> None:
+    if pixels > max_pixels:
+        raise NoPreview
+    if pixels > MAX_DECODED_PIXELS:
+        raise TooCostly

@@ -1,0 +1,275 @@
+"""The admin: what an operator finds there, who may do what, that deleting removes files, and what it costs."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.contrib.staticfiles import finders
+from django.core.files.base import ContentFile
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+
+from images.admin import generated_images
+from images.models import GeneratedImage, Status, image_storage
+from tests.fakes.painters import png
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:images_generatedimage_changelist")
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> & {{ 7|add:7 }}'
+
+
+def make_image(*, file: bytes | None = None, **fields: Any) -> GeneratedImage:
+    """A row as a generation leaves it; with `file`, a ready one whose file is there."""
+    image = GeneratedImage(**{"content_item_id": "item", "title": "A title", "status": Status.FAILED, **fields})
+    image.file_stem = f"draft-images/{image.content_item_id}/hero-{uuid.uuid4().hex}"
+    if file is not None:
+        image.status, image.size_bytes, image.width, image.height = Status.READY, len(file), 16, 9
+        image.file.name = image_storage().save(f"{image.file_stem}.png", ContentFile(file))
+    image.save(force_insert=True)
+    return image
+
+
+def page(image: GeneratedImage, name: str = "change") -> str:
+    return reverse(f"admin:images_generatedimage_{name}", args=[image.pk])
+
+
+def client_with(*codenames: str) -> Client:
+    """A client of somebody on the staff who has these permissions only."""
+    user = User.objects.create_user("staff", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def body(client: Client, url: str, **query: str) -> str:
+    response = client.get(url, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def found(client: Client, **query: str) -> set[uuid.UUID]:
+    """The ids of the images that the list shows."""
+    response = client.get(LIST, query)
+    assert response.status_code == 200
+    return {image.pk for image in response.context["cl"].result_list}
+
+
+# --- the list -------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_who_painted_what_how_large_and_how_long_it_took(admin_client: Client, user: User) -> None:
+    image = make_image(file=png(), owner=user, provider="openai", model="gpt-x", duration_ms=8240, title="Sunrise")
+    html = body(admin_client, LIST)
+    size = f'{len(png())}\xa0bytes<span class="images-second-line">16 × 9</span>'
+    for text in ("item", "Sunrise", "openai", "gpt-x", "8.2 s", "ann", size):
+        assert text in html
+    assert f'<img class="images-preview" src="{page(image, "preview")}" alt="Sunrise" width="120" height="68"' in html
+    assert 'loading="lazy"' in html
+
+
+def test_a_failure_says_why_in_the_list(admin_client: Client) -> None:
+    make_image(error_code="provider_timeout", error_message="The image provider did not answer in time.")
+    assert "provider_timeout: The image provider did not answer in time." in body(admin_client, LIST)
+
+
+def test_a_generation_whose_process_was_stopped_counts_as_failed(admin_client: Client) -> None:
+    now = timezone.now()
+    stale = make_image(status=Status.PENDING, deadline_at=now - timedelta(hours=1))
+    running = make_image(status=Status.PENDING, deadline_at=now + timedelta(hours=1))
+    assert found(admin_client, status="failed") == {stale.pk}
+    assert found(admin_client, status="pending") == {running.pk}
+    assert "The process was stopped" in body(admin_client, page(stale))
+
+
+def test_the_filters_find_by_variant_provider_model_and_day(admin_client: Client) -> None:
+    old = make_image(provider="gemini", model="banana", created_at=timezone.now() - timedelta(days=400))
+    new = make_image(provider="openai", model="gpt-x", variant="inline")
+    assert found(admin_client, variant__exact="inline") == {new.pk}
+    assert found(admin_client, provider="gemini") == found(admin_client, model="banana") == {old.pk}
+    assert found(admin_client, created_at__year=str(old.created_at.year)) == {old.pk}
+
+
+def test_search_finds_content_item_id_address_and_words_of_the_title(admin_client: Client) -> None:
+    wanted = make_image(
+        file=png(), content_item_id="507f1f77bcf86cd799439011", title="A red fox", description="hidden"
+    )
+    make_image(content_item_id="507f1f77bcf86cd799439012", title="A grey goose")
+    address = f"https://pics.example/media/{wanted.file.name}"
+    for term in (wanted.content_item_id, str(wanted.pk), address, "fox red"):
+        assert found(admin_client, q=term) == {wanted.pk}
+    assert len(found(admin_client, q="507f1f77")) == 2
+    assert found(admin_client, q="hidden") == set()
+
+
+def test_a_search_of_very_many_words_is_answered(admin_client: Client) -> None:
+    assert found(admin_client, q="a " * 20_000) == set()
+
+
+def test_the_list_costs_the_same_number_of_queries_for_any_number_of_rows(admin_client: Client) -> None:
+    def queries() -> list[str]:
+        with CaptureQueriesContext(
+            connection,
+        ) as context:
+            body(admin_client, LIST)
+        return [query["sql"] for query in context.captured_queries]
+
+    make_image(file=png())
+    few = queries()
+    for number in range(60):
+        make_image(owner=User.objects.create_user(f"user{number}"), provider=f"p{number}", file=png())
+    many = queries()
+    assert len(many) == len(few) <= 9
+    assert not [sql for sql in many if '"description"' in sql or '"prompt"' in sql or '"attempts"' in sql]
+
+
+# --- the page of one image ------------------------------------------------------------------------------
+
+
+def test_the_page_shows_picture_prompt_usage_attempts_and_error(admin_client: Client, settings: Settings) -> None:
+    settings.IMAGES = {"PUBLIC_URL": "https://pics.example"}
+    attempt = {
+        "provider": "gemini",
+        "model": "banana",
+        "code": "provider_timeout",
+        "ms": 31_000,
+        "request_id": "req-7",
+    }
+    image = make_image(
+        file=png(), prompt="Paint a fox.", negative_prompt="text", style="cinematic", seed=4711, attempts=[attempt],
+        usage={"total_tokens": 1234}, error_code="provider_timeout", error_message="Too slow.",
+    )  # fmt: skip
+    html = body(admin_client, page(image))
+    assert f'src="/media/{image.file.name}"' in html
+    assert f'href="https://pics.example/media/{image.file.name}"' in html
+    for text in ("Paint a fox.", "cinematic", "4711", "total_tokens&quot;: 1234", "provider_timeout: Too slow."):
+        assert text in html
+    for cell in ("gemini", "banana", "provider_timeout", "31000", "req-7"):
+        assert f">{cell}</td>" in html
+
+
+@pytest.mark.parametrize("status", Status.values)
+def test_the_page_of_an_image_in_any_status_without_a_file_is_shown(admin_client: Client, status: str) -> None:
+    html = body(admin_client, page(make_image(status=status)))
+    assert "no picture" in html
+    assert "unknown" in html  # the usage: not reported is not zero
+
+
+def test_hostile_text_is_escaped_on_every_page(admin_client: Client) -> None:
+    cell = dict.fromkeys(["provider", "model", "code", "ms", "request_id"], HOSTILE)
+    image = make_image(
+        file=png(), title=HOSTILE, description=HOSTILE, prompt=HOSTILE, negative_prompt=HOSTILE, style=HOSTILE,
+        provider=HOSTILE[:64], model=HOSTILE, usage={HOSTILE: HOSTILE}, attempts=[cell], error_code=HOSTILE[:64],
+        error_message=HOSTILE,
+    )  # fmt: skip
+    GeneratedImage.objects.update(content_item_id=HOSTILE)
+    broken = make_image(error_code=HOSTILE[:64], error_message=HOSTILE)
+    for url in (LIST, page(image), page(broken), page(image, "delete")):
+        html = body(admin_client, url)
+        assert "<script>alert" not in html
+        assert "<img src=x" not in html
+        assert "&lt;script&gt;" in html
+
+
+def test_the_style_sheet_is_a_file_and_nothing_is_inline(admin_client: Client) -> None:
+    assert finders.find("images/admin.css")
+    html = body(admin_client, LIST) + body(admin_client, page(make_image(file=png(), attempts=[{"ms": 1}])))
+    assert html.count("images/admin.css") == 2
+    for inline in (" style=", " onclick=", " onload=", "<style"):
+        assert inline not in html
+
+
+# --- who may do what ------------------------------------------------------------------------------------
+
+
+def test_nobody_adds_or_changes_an_image(admin_client: Client) -> None:
+    image = make_image(title="before")
+    assert admin_client.get(reverse("admin:images_generatedimage_add")).status_code == 403
+    assert admin_client.post(page(image), {"title": "after"}).status_code == 403
+    assert 'name="title"' not in body(admin_client, page(image))
+
+
+def test_who_may_only_view_cannot_delete() -> None:
+    client, image = client_with("view_generatedimage"), make_image(file=png())
+    assert "delete_selected" not in body(client, LIST)
+    assert page(image, "delete") not in body(client, page(image))
+    assert client.post(page(image, "delete"), {"post": "yes"}).status_code == 403
+    client.post(LIST, {"action": "delete_selected", "_selected_action": [str(image.pk)], "post": "yes"})
+    assert GeneratedImage.objects.filter(pk=image.pk).exists()
+
+
+def test_staff_without_the_permission_see_nothing() -> None:
+    client, image = client_with("view_user"), make_image(file=png())
+    for url in (LIST, page(image), page(image, "preview"), page(image, "delete")):
+        assert client.get(url).status_code == 403
+
+
+# --- deleting -------------------------------------------------------------------------------------------
+
+
+def files(media_root: Path) -> list[str]:
+    return [path.name for path in media_root.rglob("*") if path.is_file()]
+
+
+def test_deleting_an_image_removes_its_file_after_the_commit(
+    admin_client: Client, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    image = make_image(file=png())
+    with django_capture_on_commit_callbacks(execute=True):
+        assert admin_client.post(page(image, "delete"), {"post": "yes"}).status_code == 302
+        assert files(media_root)  # a rollback would still keep it
+    assert not GeneratedImage.objects.exists()
+    assert not files(media_root)
+
+
+def test_deleting_many_removes_their_files_and_no_other(
+    admin_client: Client, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    doomed, kept = [make_image(file=png()) for _ in range(3)], make_image(file=png())
+    choice = {"action": "delete_selected", "_selected_action": [str(image.pk) for image in doomed]}
+    assert "Are you sure" in admin_client.post(LIST, choice).content.decode()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert admin_client.post(LIST, {**choice, "post": "yes"}).status_code == 302
+    assert list(GeneratedImage.objects.all()) == [kept]
+    assert files(media_root) == [Path(str(kept.file.name)).name]
+
+
+def test_a_file_that_cannot_be_removed_does_not_break_the_page(
+    admin_client: Client, media_root: Path, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    image = make_image(file=png())
+    (media_root / str(image.file.name)).unlink()
+    (media_root / str(image.file.name)).mkdir()  # unlink() fails on it, also for root
+    with django_capture_on_commit_callbacks(execute=True):
+        assert admin_client.post(page(image, "delete"), {"post": "yes"}).status_code == 302
+    assert not GeneratedImage.objects.exists()
+
+
+def test_more_than_can_be_deleted_in_one_request_is_refused_with_a_sentence(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated_images, "MAX_DELETED_AT_ONCE", 2)
+    chosen = [str(make_image().pk) for _ in range(3)]
+    choice = {"action": "delete_selected", "_selected_action": chosen, "post": "yes"}
+    assert "At most 2 images" in admin_client.post(LIST, choice, follow=True).content.decode()
+    assert GeneratedImage.objects.count() == 3
+
+
+def test_receivers_of_a_bulk_delete_get_whole_rows(admin_client: Client) -> None:
+    """A deferred column of a row that is gone could not be read any more."""
+    image = make_image(prompt="Paint a fox.")
+    choice = {"action": "delete_selected", "_selected_action": [str(image.pk)]}
+    [listed] = admin_client.get(LIST).context["cl"].result_list
+    [chosen] = admin_client.post(LIST, choice).context["queryset"]
+    assert "prompt" in listed.get_deferred_fields()
+    assert chosen.get_deferred_fields() == set()

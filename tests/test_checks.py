@@ -1,0 +1,287 @@
+"""The system checks: each is registered, fires with a hint where it should, and keeps quiet otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks.registry import registry
+from pytest_django import Settings
+
+from images import checks
+from images.providers import Deadline, ImageProvider
+
+KEY = "sk-" + "secret" * 5
+
+
+class ReadyProvider(ImageProvider):
+    """Needs nothing."""
+
+    def call(self, payload: Any, deadline: Deadline) -> bytes:
+        return b""
+
+
+class KeylessProvider(ReadyProvider):
+    """Says what it lacks, as the built-in ones do."""
+
+    def check(self) -> list[str]:
+        return ["STUB_API_KEY is not set."]
+
+
+class Builder:
+    """Stands in for a prompt builder."""
+
+
+def provider(name: str, **options: str) -> dict[str, Any]:
+    return {"BACKEND": f"{__name__}.{name}", "OPTIONS": options}
+
+
+GOOD: dict[str, Any] = {
+    "PROVIDER": "ready",
+    "PROVIDERS": {"ready": provider("ReadyProvider")},
+    "PROMPT_BUILDER": f"{__name__}.Builder",
+    "PUBLIC_URL": "https://images.example.com",
+}
+
+
+@pytest.fixture(autouse=True)
+def _good_settings(settings: Settings) -> None:
+    settings.IMAGES = dict(GOOD)
+    settings.CORS_ALLOW_ALL_ORIGINS = False
+
+
+def run() -> list[CheckMessage]:
+    """Every message of this app's checks."""
+    return registry.run_checks(tags=[checks.TAG])
+
+
+def the_one() -> CheckMessage:
+    """The only message there is; it has a hint, and repeats no key."""
+    [message] = run()
+    assert message.hint
+    assert KEY not in str(message)
+    return message
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.check_keys,
+        checks.check_values,
+        checks.check_providers,
+        checks.check_prompt_builder,
+        checks.check_storage,
+        checks.check_public_url,
+        checks.check_cors,
+        checks.check_trusted_networks,
+    ],
+    ids=lambda check: str(check.__name__),
+)
+def test_each_check_is_registered(check: Callable[..., Any]) -> None:
+    assert check in registry.registered_checks
+
+
+def test_a_good_configuration_says_nothing() -> None:
+    assert run() == []
+
+
+def test_no_id_is_given_twice() -> None:
+    ids = [value for name, value in vars(checks).items() if name.isupper() and str(value).startswith("images.")]
+    assert len(ids) == 12
+    assert len({check_id[-3:] for check_id in ids}) == 12
+
+
+def test_a_missing_key_is_a_warning_so_that_migrate_runs(settings: Settings) -> None:
+    settings.IMAGES |= {"PROVIDER": "stub", "PROVIDERS": {"stub": provider("KeylessProvider", api_key=KEY)}}
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PROVIDER_NOT_READY, Warning)
+    assert "STUB_API_KEY is not set." in message.msg
+
+
+def test_every_provider_of_the_chain_is_looked_at(settings: Settings) -> None:
+    settings.IMAGES |= {
+        "PROVIDER": "ready,stub",
+        "PROVIDERS": {"ready": provider("ReadyProvider"), "stub": provider("KeylessProvider")},
+    }
+    assert the_one().id == checks.PROVIDER_NOT_READY
+
+
+def test_an_unknown_provider_is_an_error_with_a_guess(settings: Settings) -> None:
+    settings.IMAGES["PROVIDER"] = "Opnai"
+    message = the_one()
+    assert (message.id, type(message)) == (checks.UNKNOWN_PROVIDER, Error)
+    assert "IMAGE_PROVIDER=openai" in str(message.hint)
+
+
+@pytest.mark.parametrize("path", ["nowhere.Provider", f"{__name__}.Missing", f"{__name__}.Builder"])
+def test_a_provider_that_cannot_be_imported_is_an_error(settings: Settings, path: str) -> None:
+    settings.IMAGES["PROVIDERS"] = {"ready": {"BACKEND": path, "OPTIONS": {"api_key": KEY}}}
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PROVIDER_BROKEN, Error)
+    assert path in message.msg
+
+
+@pytest.mark.parametrize(
+    ("key", "guess"), [("PROVIDR", "PROVIDER"), ("deadline", "DEADLINE"), ("IMAGE_DEADLINE", "DEADLINE")]
+)
+def test_an_unknown_key_is_an_error_with_a_guess(settings: Settings, key: str, guess: str) -> None:
+    settings.IMAGES[key] = KEY
+    message = the_one()
+    assert (message.id, type(message)) == (checks.UNKNOWN_KEY, Error)
+    assert f'IMAGES["{key}"]' in message.msg
+    assert f'"{guess}"' in str(message.hint)
+
+
+def test_an_unknown_key_that_resembles_nothing_lists_the_known_ones(settings: Settings) -> None:
+    settings.IMAGES["XYZZY"] = 1
+    assert "MAX_CONCURRENCY" in str(the_one().hint)
+
+
+def test_an_unknown_key_of_a_provider_is_an_error(settings: Settings) -> None:
+    settings.IMAGES["PROVIDERS"] = {"ready": provider("ReadyProvider") | {"OPTION": {"api_key": KEY}}}
+    message = the_one()
+    assert message.id == checks.UNKNOWN_KEY
+    assert '"OPTIONS"' in str(message.hint)
+
+
+@pytest.mark.parametrize("value", ["gemini", ["gemini"], 7])
+def test_settings_that_are_no_dictionary_are_one_error(settings: Settings, value: object) -> None:
+    settings.IMAGES = value
+    assert checks.UNKNOWN_KEY in {message.id for message in run()}
+    assert checks.UNUSABLE_VALUE not in {message.id for message in run()}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "spelling"),
+    [
+        ("DEADLINE", "soon", "IMAGE_DEADLINE"),
+        ("MAX_CONCURRENCY", 0, "IMAGE_MAX_CONCURRENCY"),
+        ("TRUSTED_NETWORKS", "10.0.0.0/40", "IMAGE_TRUSTED_NETWORKS"),
+        ("TRUSTED_NETWORKS", 7, "IMAGE_TRUSTED_NETWORKS"),
+        ("FAILOVER_AFTER_BILLING", "perhaps", "IMAGE_FAILOVER_AFTER_BILLING"),
+        ("MAX_IMAGE_PIXELS", None, 'IMAGES["MAX_IMAGE_PIXELS"]'),
+        ("PROVIDER", " , ", "IMAGE_PROVIDER"),
+        ("PROVIDER", None, "IMAGE_PROVIDER"),
+        ("PROVIDERS", {"mine": KEY and {"OPTIONS": {"api_key": KEY}}}, 'IMAGES["PROVIDERS"]["mine"]'),
+        ("PROVIDERS", KEY, 'IMAGES["PROVIDERS"]'),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_an_error_naming_the_setting(
+    settings: Settings, key: str, value: object, spelling: str
+) -> None:
+    settings.IMAGES[key] = value
+    message = the_one()
+    assert (message.id, type(message)) == (checks.UNUSABLE_VALUE, Error)
+    assert spelling in message.msg
+
+
+def test_a_prompt_builder_that_cannot_be_imported_is_an_error(settings: Settings) -> None:
+    settings.IMAGES["PROMPT_BUILDER"] = f"{__name__}.Bilder"
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PROMPT_BUILDER_BROKEN, Error)
+
+
+def test_a_prompt_builder_that_is_no_class_is_an_error(settings: Settings) -> None:
+    settings.IMAGES["PROMPT_BUILDER"] = f"{__name__}.GOOD"
+    assert the_one().id == checks.PROMPT_BUILDER_BROKEN
+
+
+def test_a_storage_that_is_not_configured_is_an_error(settings: Settings) -> None:
+    settings.IMAGES["STORAGE"] = "defalt"
+    message = the_one()
+    assert (message.id, type(message)) == (checks.STORAGE_BROKEN, Error)
+    assert '"default"' in str(message.hint)
+
+
+def test_a_storage_that_cannot_be_imported_is_an_error(settings: Settings) -> None:
+    settings.STORAGES = settings.STORAGES | {"images": {"BACKEND": "nowhere.Storage", "OPTIONS": {"secret": KEY}}}
+    settings.IMAGES["STORAGE"] = "images"
+    assert the_one().id == checks.STORAGE_BROKEN
+
+
+def test_a_media_root_where_nothing_can_be_written_is_a_warning(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings.MEDIA_ROOT = str(tmp_path / "file" / "media")
+    message = the_one()
+    assert (message.id, type(message)) == (checks.MEDIA_ROOT_UNWRITABLE, Warning)
+    assert "STORAGE_ROOT" in message.msg
+
+
+def test_an_empty_media_root_is_a_warning(settings: Settings) -> None:
+    settings.MEDIA_ROOT = ""
+    assert the_one().id == checks.MEDIA_ROOT_UNWRITABLE
+
+
+def test_a_media_root_that_can_still_be_made_is_fine_and_is_not_made(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "later" / "media")
+    assert run() == []
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_storage_elsewhere_is_not_looked_into(settings: Settings) -> None:
+    memory = "django.core.files.storage.InMemoryStorage"
+    settings.STORAGES = settings.STORAGES | {"default": {"BACKEND": memory}}
+    settings.MEDIA_ROOT = ""
+    assert run() == []
+
+
+def test_a_missing_public_url_is_a_warning_in_production_only(settings: Settings) -> None:
+    settings.IMAGES["PUBLIC_URL"] = ""
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PUBLIC_URL_MISSING, Warning)
+    settings.DEBUG = True
+    assert run() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["https://", "ftp://example.com", "http:/example.com", "https://a.example/?b=c", "https://a b", "a:b:c"]
+)
+def test_a_public_url_that_is_no_address_is_an_error(settings: Settings, url: str) -> None:
+    settings.IMAGES["PUBLIC_URL"] = url
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PUBLIC_URL_UNUSABLE, Error)
+
+
+@pytest.mark.parametrize("url", ["images.example.com", "http://localhost:8000", "https://example.com/service/"])
+def test_addresses_that_the_contract_allows_are_fine(settings: Settings, url: str) -> None:
+    settings.IMAGES["PUBLIC_URL"] = url
+    assert run() == []
+
+
+@pytest.mark.parametrize("name", ["CORS_ALLOW_ALL_ORIGINS", "CORS_ORIGIN_ALLOW_ALL"])
+def test_cors_open_to_all_is_a_warning(settings: Settings, name: str) -> None:
+    setattr(settings, name, True)
+    message = the_one()
+    assert (message.id, type(message)) == (checks.CORS_OPEN_TO_ALL, Warning)
+    assert name in message.msg
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "0.0.0.0/1", "52.0.0.0/8", "2600::/12"])
+def test_a_trusted_network_full_of_strangers_is_a_warning(settings: Settings, network: str) -> None:
+    settings.IMAGES["TRUSTED_NETWORKS"] = f"127.0.0.0/8,{network}"
+    message = the_one()
+    assert (message.id, type(message)) == (checks.TRUSTED_NETWORK_TOO_WIDE, Warning)
+    assert network in message.msg
+
+
+def test_trusted_networks_that_are_internal_are_fine(settings: Settings) -> None:
+    settings.IMAGES["TRUSTED_NETWORKS"] = "10.0.0.0/8,100.64.0.0/10,192.168.0.0/16,fc00::/7,::1/128,203.0.113.0/24"
+    assert run() == []
+
+
+def test_the_checks_ask_no_database_and_no_network(settings: Settings) -> None:
+    """No `django_db` mark: a query fails this test. No SDK is loaded either, so that commands start fast."""
+    code = (
+        "import django, sys; django.setup(); from django.core.checks import run_checks; run_checks(tags=['images']); "
+        "print([name for name in ('openai', 'google.genai', 'PIL') if name in sys.modules])"
+    )
+    env = {"DJANGO_SETTINGS_MODULE": "tests.settings", "PATH": ""}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
