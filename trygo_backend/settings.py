@@ -1,9 +1,39 @@
+"""The project's settings, wholly from the environment.
+
+What cannot work raises `ImproperlyConfigured` with one sentence (`environment.py`). The app's own settings
+(`IMAGE_PROVIDER`, keys, models, ...) are read by `images.conf` at the moment of use and do not appear here.
+"""
+
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import Any
+
+from corsheaders.defaults import default_headers
+from django.core.exceptions import ImproperlyConfigured
+
+from .environment import Environment, allowed_hosts, cors_origins, database, parse_origin
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-SECRET_KEY = os.environ.get("SECRET_KEY", "")
-ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+_env = Environment(os.environ)
+
+# --- What kind of installation this is ----------------------------------------------------------------------
+
+DEBUG = _env.flag("DEBUG")
+SECRET_KEY = _env.text("SECRET_KEY", "insecure-and-only-for-debug" if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "SECRET_KEY is not set. Make one with `python3 -c 'import secrets; print(secrets.token_urlsafe(50))'` and "
+        "keep it in the environment (DEBUG=1 does without, on your own machine only)."
+    )
+
+_public = parse_origin("PUBLIC_URL", _env.text("PUBLIC_URL")) if _env.text("PUBLIC_URL") else None
+_public_is_https = _public is not None and _public.scheme != "http"  # without a scheme: https
+ALLOWED_HOSTS = allowed_hosts(_env, _public)
+
+# --- Apps, middleware, addresses ----------------------------------------------------------------------------
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -15,22 +45,31 @@ INSTALLED_APPS = [
     "corsheaders",
     "rest_framework",
     "rest_framework.authtoken",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "images",
 ]
 MIDDLEWARE = [
+    # First, so that a probe is answered whatever the host, the scheme or the state of the database.
+    "trygo_backend.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    # Before everything that can answer by itself: a browser must be able to read those answers too.
+    "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "trygo_backend.urls"
+WSGI_APPLICATION = "trygo_backend.wsgi.application"
+ASGI_APPLICATION = "trygo_backend.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "trygo_backend" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -41,8 +80,122 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
-USE_TZ = True
-STATIC_URL = "/static/"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_REDIRECT_URL = "/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Database and files -------------------------------------------------------------------------------------
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": database(
+        _env.text("DATABASE_URL", "sqlite:///db.sqlite3"),
+        base_dir=BASE_DIR,
+        pool_size=_env.integer("DATABASE_POOL_SIZE", 10, minimum=0, maximum=1000),
+    )
+}
+
+# The folder is made by the server's start (preflight.py), not here: a settings module that writes to the disk would
+# hide a volume that is not mounted.
+MEDIA_ROOT = str(BASE_DIR / Path(_env.text("STORAGE_ROOT", "media")).expanduser())
 MEDIA_URL = "/media/"
-MEDIA_ROOT = BASE_DIR / "media"
+
+# The admin's own assets, straight from the packages that ship them: no collectstatic, nothing to forget.
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- Limits -------------------------------------------------------------------------------------------------
+
+# Above the app's own limit (`MAX_BODY_BYTES`, 2 MiB), so that its answer (413) comes first.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 3 * 1024 * 1024
+# The admin's page that confirms a bulk deletion sends one field for each row.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
+
+# --- Behind TLS ---------------------------------------------------------------------------------------------
+
+if _env.flag("TRUST_PROXY_HEADERS"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    USE_X_FORWARDED_HOST = True
+SECURE_SSL_REDIRECT = _env.flag("SECURE_SSL_REDIRECT")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public_is_https
+# An hour: long enough to matter on every visit, short enough to undo a mistake. Raise it once all is well.
+SECURE_HSTS_SECONDS = _env.integer(
+    "SECURE_HSTS_SECONDS", 3600 if _public_is_https else 0, minimum=0, maximum=100_000_000
+)
+CSRF_TRUSTED_ORIGINS = [_public.url("https")] if _public and _public_is_https else []
+X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "trygo_backend.errors.csrf_failure"
+
+# --- CORS ---------------------------------------------------------------------------------------------------
+
+CORS_URLS_REGEX = r"^/(api|media)/"
+_origins = cors_origins(_env, ("FRONTEND_URL", "PRODUCTION_FRONTEND_URL", "DEVELOPMENT_FRONTEND_URL"))
+CORS_ALLOW_ALL_ORIGINS = "*" in _origins
+CORS_ALLOWED_ORIGINS = [origin for origin in _origins if origin != "*"]
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "prefer"]
+CORS_EXPOSE_HEADERS = ["Location", "Retry-After", "Idempotency-Replayed", "Preference-Applied"]
+# Pages of other origins send a token; a session is for the pages of this one.
+CORS_ALLOW_CREDENTIALS = False
+
+# --- The API's defaults (the app `images` sets its own explicitly) --------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
+    "PAGE_SIZE": 50,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Images",
+    "DESCRIPTION": "A title goes in, a picture's address comes out.",
+    "VERSION": "1",
+    "PREPROCESSING_HOOKS": ["images.api.schema.drop_twins"],
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_INCLUDE_SCHEMA": False,
+    # The pages' scripts come with the package: they need no internet.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Time, language, log ------------------------------------------------------------------------------------
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = True
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ru", "Русский")]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "trygo_backend.logs.OneLineFormatter",
+            "format": "{asctime} {levelname} {name} {message}",
+            "style": "{",
+        }
+    },
+    "filters": {"without_traceback": {"()": "trygo_backend.logs.WithoutTraceback"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "images": {"level": "INFO"},
+        "trygo_backend": {"level": "INFO"},
+        # Django's own handlers go, so that nothing is written twice.
+        "django": {"handlers": [], "level": "INFO"},
+        # Its warnings are a line for each 404, and anybody can cause those.
+        "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"filters": ["without_traceback"]},
+        # A line for each HEAD request to a view that treats it like GET; the body is dropped all the same.
+        "gunicorn.http.wsgi": {"level": "ERROR"},
+    },
+}

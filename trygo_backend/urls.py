@@ -1,4 +1,23 @@
+"""The project's addresses. `/health` is answered before them, by `trygo_backend.health`."""
+
+from __future__ import annotations
+
 from django.contrib import admin
 from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-urlpatterns = [path("admin/", admin.site.urls), path("", include("images.urls"))]
+from .views import home
+
+urlpatterns = [
+    path("", home, name="home"),
+    path("admin/", admin.site.urls),
+    path("api/auth/", include("rest_framework.urls")),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("", include("images.urls")),
+]
+
+handler400 = "trygo_backend.errors.bad_request"
+handler403 = "trygo_backend.errors.permission_denied"
+handler404 = "trygo_backend.errors.not_found"
+handler500 = "trygo_backend.errors.server_error"

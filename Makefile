@@ -1,0 +1,63 @@
+# make demo    a picture in one command: no key, no database server, no configuration
+# make serve   the production server on $PORT (8000 when unset), configured by the environment alone
+# make test    the tests; `make test-all` adds the slow ones
+# make lint    style and types
+
+PYTHON ?= python3
+# Options of your own: make test ARGS="-k health", make demo ARGS=--exit
+ARGS ?=
+TEST_WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := images trygo_backend tests manage.py
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve migrate test test-all lint
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.runtime
+	@$(BIN)/python -m trygo_backend.demo $(ARGS)
+
+serve: $(VENV)/.runtime
+	@exec $(BIN)/python -m trygo_backend.serve $(ARGS)
+
+migrate: $(VENV)/.runtime
+	@$(BIN)/python manage.py migrate $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+
+# The environment is made once and brought up to date when the requirements change. Each stamp is written last, so that
+# an installation that broke off is done again.
+
+$(VENV)/.runtime: requirements.txt $(VENV)/.made
+	@echo "Installing what the server needs ..."
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@echo "Installing what the tests need ..."
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "$(PYTHON) is not installed. On Debian: apt install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed. Name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing. On Debian: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,73 @@
+"""A platform's probe gets its answer whatever it calls the server and whatever else is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.db import connections
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries, Settings
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/"])
+def test_health_answers_any_host_over_plain_http(client: Client, settings: Settings, path: str) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    response = client.get(path, headers={"host": "10.0.0.7:1234"})
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert response["Cache-Control"] == "no-store"
+    assert client.get("/", headers={"host": "localhost"}).status_code == 301  # the redirect is on
+
+
+def test_head_announces_the_body_and_sends_none(client: Client) -> None:
+    response = client.head("/health")
+    assert response.status_code == 200
+    assert response.content == b""
+    assert response["Content-Length"] == str(len(client.get("/health").content))
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready"])
+def test_other_methods_are_refused(client: Client, path: str) -> None:
+    response = client.post(path)
+    assert response.status_code == 405
+    assert response["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.django_db
+def test_health_asks_no_database(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    with django_assert_num_queries(0):
+        client.get("/health")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_ready_when_everything_works(client: Client, settings: Settings) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    response = client.get("/health/ready", headers={"host": "whatever.internal"})
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok", "checks": {"database": "ok", "storage": "ok"}}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_not_ready_without_a_storage(client: Client, settings: Settings, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    settings.MEDIA_ROOT = str(blocked / "media")
+    response = client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["status"] == "unavailable"
+    assert response.json()["checks"]["database"] == "ok"
+    assert response.json()["checks"]["storage"] != "ok"
+    assert str(tmp_path) not in response.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = connections["default"]
+    name = str(tmp_path / "no-such-folder" / "db.sqlite3")
+    engine = "django.db.backends.sqlite3"
+    broken = {**connection.settings_dict, "ENGINE": engine, "NAME": name, "HOST": "", "OPTIONS": {}}
+    monkeypatch.setattr(connection, "settings_dict", broken)
+    response = client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json()["checks"]["database"].startswith("The database does not answer")
+    assert str(tmp_path) not in response.text

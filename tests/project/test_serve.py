@@ -1,0 +1,139 @@
+"""The server starts where it can work, and says in a sentence why not where it cannot."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from pytest_django import Settings
+
+from trygo_backend import preflight
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "trygo_backend.serve"]
+
+
+def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
+    """The environment of a server that works, changed by `variables`."""
+    return {
+        "PATH": os.environ["PATH"],
+        "SECRET_KEY": "only-for-tests",
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
+        "STORAGE_ROOT": str(tmp_path / "stored"),
+        "IMAGE_PROVIDER": "placeholder",
+        "BIND_ADDRESS": "127.0.0.1",
+        "PORT": "0",
+        **variables,
+    }
+
+
+def refusal(tmp_path: Path, **variables: str) -> str:
+    """What a server that does not start says."""
+    env = environment(tmp_path, **variables)
+    done = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@contextmanager
+def running_server(tmp_path: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server's address and process."""
+    env = environment(tmp_path, **variables)
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(COMMAND, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert server.stdout is not None
+        found = re.match(r"Listening on (http://127\.0\.0\.1:\d+)$", server.stdout.readline())
+        assert found, (tmp_path / "log").read_text()
+        yield found[1], server
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_it_serves_and_believes_nobody_about_themselves(tmp_path: Path) -> None:
+    forged = {
+        "Host": "localhost",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Ssl": "off",
+        "X-Forwarded-Host": "evil.example",
+        "SCRIPT_NAME": "/evil",
+        "Accept": "application/json",
+    }
+    with running_server(tmp_path) as (base, server):
+        assert requests.get(f"{base}/health", headers={"Host": "any"}, timeout=30).json() == {"status": "ok"}
+        assert requests.get(f"{base}/health/ready", timeout=30).json()["status"] == "ok"
+        assert requests.get(f"{base}/", headers=forged, timeout=30).json()["admin"] == "http://localhost/admin/"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+    assert (tmp_path / "stored").is_dir()
+    assert not list(tmp_path.glob("**/gunicorn.ctl"))
+
+
+def test_it_refuses_a_provider_that_does_not_exist(tmp_path: Path) -> None:
+    assert "IMAGE_PROVIDER" in refusal(tmp_path, IMAGE_PROVIDER="midjourny")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "eighty"), ("WEB_CONCURRENCY", "many"), ("SECRET_KEY", ""), ("IMAGE_DEADLINE", "soon")],
+)
+def test_it_refuses_a_value_that_cannot_work(tmp_path: Path, name: str, value: str) -> None:
+    assert name in refusal(tmp_path, **{name: value})
+
+
+def test_it_refuses_a_database_that_is_not_there_and_keeps_its_password(tmp_path: Path) -> None:
+    with socket.socket() as deaf:  # bound and not listening: whoever connects is refused
+        deaf.bind(("127.0.0.1", 0))
+        said = refusal(tmp_path, DATABASE_URL=f"postgres://u:hunter2@127.0.0.1:{deaf.getsockname()[1]}/name")
+    assert "The database cannot be used (DATABASE_URL)" in said
+    assert "hunter2" not in said
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(preflight.CannotServe, match=f"cannot listen on port {port}"):
+            preflight.open_socket("127.0.0.1", port)
+
+
+def test_a_missing_key_is_a_warning_and_no_obstacle(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    settings.IMAGES = {"PROVIDER": "openai", "PUBLIC_URL": "https://images.example.com"}
+    preflight.check_configuration()
+    assert "OPENAI_API_KEY" in capsys.readouterr().err
+
+
+def test_every_error_of_the_checks_is_told(settings: Settings) -> None:
+    settings.IMAGES = {"PROVIDR": "placeholder", "DEADLINES": 3}
+    with pytest.raises(preflight.CannotServe) as caught:
+        preflight.check_configuration()
+    assert "PROVIDR" in str(caught.value)
+    assert "DEADLINES" in str(caught.value)
+
+
+def test_the_media_folder_is_made_but_not_the_one_above(settings: Settings, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "pictures")
+    preflight.make_media_root()
+    preflight.make_media_root()
+    assert (tmp_path / "pictures").is_dir()
+    settings.MEDIA_ROOT = str(tmp_path / "volume" / "pictures")
+    with pytest.raises(preflight.CannotServe, match="does not exist"):
+        preflight.make_media_root()
+    assert not (tmp_path / "volume").exists()
+
+
+def test_a_media_folder_that_is_a_file_is_refused(settings: Settings, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "file")
+    (tmp_path / "file").touch()
+    with pytest.raises(preflight.CannotServe, match="STORAGE_ROOT"):
+        preflight.make_media_root()

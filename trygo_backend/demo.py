@@ -1,0 +1,189 @@
+"""`make demo`: the production server with a first picture, on a machine where nothing has been configured.
+
+Everything it needs lies in a folder of its own, `.demo/`: database, files, secret key and the demo login never meet
+those of a real installation, whose environment variables are left aside for the same reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import requests
+from django.core.exceptions import ImproperlyConfigured
+
+from .demo_setup import USER, Account, demo_environment, prepare_account
+from .environment import Environment
+from .preflight import CannotServe, open_socket
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+FOLDER = BASE_DIR / ".demo"
+HOST = "127.0.0.1"
+#: Seconds the server may take to start, and a provider to paint.
+START_TIMEOUT, PAINT_TIMEOUT = 120.0, 150.0
+
+
+class DemoFailed(Exception):
+    """The demo cannot go on; the message is a sentence for the person who started it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo until Ctrl-C, or with `--exit` until the first picture has been fetched back.
+
+    Args:
+        arguments: The command line, `sys.argv[1:]` when left out.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m trygo_backend.demo", description=__doc__)
+    parser.add_argument("--exit", action="store_true", help="stop when the first picture has been fetched back")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where database, files and login are kept")
+    options = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        run(options.folder.absolute(), stay=not options.exit)
+    except KeyboardInterrupt:
+        print("\nStopped.")  # noqa: T201
+    except (DemoFailed, ImproperlyConfigured) as err:
+        print(f"The demo failed. {err}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def run(folder: Path, *, stay: bool) -> None:
+    """Start the server, make and fetch a picture, say where everything is.
+
+    Args:
+        folder: The demo's own; it is made where it is missing.
+        stay: Whether to go on until interrupted.
+
+    Raises:
+        DemoFailed: Anything went wrong.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    listener = _listen(Environment(os.environ).integer("PORT", 8000, minimum=0, maximum=65535))
+    base = f"http://{HOST}:{listener.getsockname()[1]}"
+    environment = demo_environment(os.environ, folder=folder, base=base)
+    _say(f"Starting the server with IMAGE_PROVIDER={environment['IMAGE_PROVIDER']} ...")
+    command = [sys.executable, "-m", "trygo_backend.serve", "--fd", str(listener.fileno())]
+    server = subprocess.Popen(command, cwd=BASE_DIR, env=environment, pass_fds=[listener.fileno()])  # noqa: S603
+    try:
+        listener.close()  # the server holds it now; with it closed here, a server that died is noticed
+        with requests.Session() as http:
+            http.trust_env = False  # no proxy of this machine stands between it and itself
+            _wait_until_healthy(http, base, server)
+            account = prepare_account(environment, folder)
+            image_url = _first_picture(http, base, account.token)
+        _say(summary(base, image_url, account, folder))
+        if stay and server.wait():
+            raise DemoFailed(f"The server stopped by itself, with status {server.returncode}.")
+    finally:
+        _stop(server)
+
+
+def _listen(port: int) -> socket.socket:
+    """A socket on `port`, or on a free one where somebody else listens there."""
+    try:
+        return open_socket(HOST, port)
+    except CannotServe:
+        _say(f"Port {port} is taken; another one is used.")
+        return open_socket(HOST, 0)
+
+
+def _wait_until_healthy(http: requests.Session, base: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise DemoFailed("The server did not start; it says above why.")
+        try:
+            # The socket is open already, so this waits in its queue until the server takes it.
+            if http.get(f"{base}/health", timeout=1).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.05)
+    raise DemoFailed(f"The server did not answer within {START_TIMEOUT:g} seconds.")
+
+
+def _first_picture(http: requests.Session, base: str, token: str) -> str:
+    """Ask for a picture over HTTP, fetch it back, and return its address."""
+    content = {"contentItemId": "demo", "title": "A first picture", "description": "Morning light over a quiet city."}
+    headers = {"Authorization": f"Token {token}"}
+    _say("Asking for a first picture ...")
+    try:
+        answer = http.post(f"{base}/api/images/generate", json=content, headers=headers, timeout=PAINT_TIMEOUT)
+        body = _json(answer)
+        if not answer.ok:
+            raise DemoFailed(f"The server answered {answer.status_code}: {body.get('error', answer.reason)}")
+        image_url = str(body.get("imageUrl"))
+        picture = http.get(image_url, timeout=30)
+    except requests.RequestException as err:
+        raise DemoFailed(f"The server broke the connection ({type(err).__name__}).") from err
+    if not picture.ok or not picture.headers.get("Content-Type", "").startswith("image/"):
+        raise DemoFailed(f"The picture could not be fetched back from {image_url}: status {picture.status_code}.")
+    return image_url
+
+
+def _json(answer: requests.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except requests.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def summary(base: str, image_url: str, account: Account, folder: Path) -> str:
+    """What to look at, and how to go on.
+
+    Args:
+        base: The server's address.
+        image_url: The first picture's.
+        account: The demo's login.
+        folder: The demo's folder.
+    """
+    body = '{"contentItemId": "demo", "title": "The next picture", "variant": "inline"}'
+    return f"""
+The first picture:  {image_url}
+
+The next one:
+  curl -H 'Authorization: Token {account.token}' -H 'Content-Type: application/json' \\
+    -d '{body}' {base}/api/images/generate
+
+Admin:          {base}/admin/  (login {USER}, password {account.password})
+Browsable API:  {base}/api/images/  (log in first: {base}/api/auth/login/)
+API docs:       {base}/api/docs/
+
+Ctrl-C stops the server. Everything is kept in {folder}, which can be deleted.
+"""
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server, politely first."""
+    server.terminate()
+    try:
+        server.wait(timeout=10)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        server.kill()
+        server.wait()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Environment variables, read into typed values.
+
+Everything here is a pure function of what is passed in, so that tests need no process of their own. A value that
+cannot work raises `ImproperlyConfigured` with one sentence that names the variable and what to type, and never
+repeats the value: it may be a secret, or hold one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from environ import Env
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Environment:
+    """Typed reads of environment variables. One that is set to nothing, or to white space, counts as unset.
+
+    django-environ's own readers are not used for single values: they take a value that begins with `$` for the name
+    of another variable, which a random SECRET_KEY may do, and every word they do not know for `False`.
+
+    Args:
+        values: The variables, usually `os.environ`.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value without white space around it."""
+        return self._values.get(name, "").strip() or default
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True for 1, true, yes and on, false for 0, false, no and off, in any case.
+
+        Raises:
+            ImproperlyConfigured: It is another word.
+        """
+        word = self.text(name).lower()
+        if word and word not in _TRUE | _FALSE:
+            raise ImproperlyConfigured(f"{name} must be true or false.")
+        return word in _TRUE if word else default
+
+    def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
+        """A whole number.
+
+        Raises:
+            ImproperlyConfigured: It is no whole number, or not from `minimum` to `maximum`.
+        """
+        text = self.text(name, str(default))
+        if not text.isdecimal() or not minimum <= int(text) <= maximum:
+            raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}.")
+        return int(text)
+
+    def listed(self, name: str) -> list[str]:
+        """The parts of a comma-separated list, without empty ones."""
+        return [part.strip() for part in self.text(name).split(",") if part.strip()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Scheme, host and port of an address, as a browser writes them.
+
+    Attributes:
+        scheme: `http`, `https`, or "" where none was given.
+        host: In lower case, an IPv6 address in brackets.
+        port: `None` where it is the scheme's own.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+
+    def url(self, scheme: str = "") -> str:
+        """The origin as a browser sends it, with `scheme` where it has none of its own."""
+        scheme = self.scheme or scheme
+        port = "" if self.port in (None, _DEFAULT_PORTS.get(scheme)) else f":{self.port}"
+        return f"{scheme}://{self.host}{port}"
+
+
+def parse_origin(name: str, value: str) -> Origin:
+    """The origin of an address that may come without a scheme. A path, a query and credentials are dropped.
+
+    Args:
+        name: The variable's name, for the error.
+        value: For example `https://www.example.com/`, `www.example.com` or `localhost:3000`.
+
+    Raises:
+        ImproperlyConfigured: It is no address of the web.
+    """
+    parts, port, host = None, None, ""
+    try:
+        parts = urlsplit(value if "://" in value else f"//{value}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""  # urlsplit's own sentence would repeat the value
+    if parts is None or not host or parts.scheme not in {"", "http", "https"} or set(host) & set(" \t*,;'\"<>\\"):
+        raise ImproperlyConfigured(f"{name} must hold addresses of the web, for example https://www.example.com.")
+    return Origin(scheme=parts.scheme, host=f"[{host}]" if ":" in host else host, port=port)
+
+
+def cors_origins(environment: Environment, names: Iterable[str]) -> list[str]:
+    """The origins whose pages may call the API, without repetition. `*` stands for every origin.
+
+    An address without a scheme stands for both https and http. That gives nothing away: no credentials travel with
+    cross-origin requests by themselves (CORS_ALLOW_CREDENTIALS is off, tokens are put into a header by the page),
+    and a front end that is reached over plain http keeps working.
+
+    Args:
+        environment: Where to read.
+        names: The variables; each may hold a comma-separated list.
+
+    Raises:
+        ImproperlyConfigured: One of them holds something else than addresses.
+    """
+    found: list[str] = []
+    for name in names:
+        for value in environment.listed(name):
+            if value == "*":
+                found.append(value)
+                continue
+            origin = parse_origin(name, value)
+            found += [origin.url()] if origin.scheme else [origin.url("https"), origin.url("http")]
+    return list(dict.fromkeys(found))
+
+
+def allowed_hosts(environment: Environment, public: Origin | None) -> list[str]:
+    """Django's ALLOWED_HOSTS: what the variable lists, else this machine and the host of `PUBLIC_URL`.
+
+    A port or a scheme, with which Django would match nothing, is dropped; `*` and `.example.com` stay as they are.
+    """
+    listed = environment.listed("ALLOWED_HOSTS")
+    if not listed:
+        return [*([public.host] if public else []), "localhost", "127.0.0.1", "[::1]"]
+    return [host if host.startswith((".", "*")) else parse_origin("ALLOWED_HOSTS", host).host for host in listed]
+
+
+def database(url: str, *, base_dir: Path, pool_size: int) -> dict[str, Any]:
+    """An entry of Django's DATABASES.
+
+    Args:
+        url: `postgres://user:password@host:5432/name`, `sqlite:////absolute/path`, `sqlite:///beside/manage.py`, or
+            any other that django-environ knows.
+        base_dir: The folder that a relative SQLite path starts from.
+        pool_size: The most connections a process keeps to PostgreSQL; 0 for no pool (behind PgBouncer, say).
+
+    Raises:
+        ImproperlyConfigured: The URL cannot be understood.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they repeat parts of the URL
+            config: dict[str, Any] = dict(Env.db_url_config(url))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        config = {}
+    # Not chained to what went wrong: that sentence repeats a part of the URL, as a rule of the password.
+    if "://" not in url or "." not in config.get("ENGINE", ""):
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be understood. Write postgres://user:password@host:5432/name (special characters in "
+            "the password percent-encoded) or sqlite:////absolute/path/db.sqlite3."
+        )
+    config.setdefault("OPTIONS", {})
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        return _sqlite(config, url=url, base_dir=base_dir)
+    if not config["NAME"] and "service" not in config["OPTIONS"]:
+        raise ImproperlyConfigured("DATABASE_URL names no database: write postgres://user:password@host:5432/name.")
+    return _postgresql(config, pool_size) if config["ENGINE"] == "django.db.backends.postgresql" else config
+
+
+def _sqlite(config: dict[str, Any], *, url: str, base_dir: Path) -> dict[str, Any]:
+    if urlsplit(url).netloc or config["NAME"] in {"", ":memory:"}:
+        raise ImproperlyConfigured(
+            "DATABASE_URL must name a file for SQLite: sqlite:////absolute/path/db.sqlite3 (four slashes), or "
+            "sqlite:///db.sqlite3 for one beside manage.py."
+        )
+    config["NAME"] = str(base_dir / config["NAME"])
+    # Readers and one writer at a time work side by side in WAL mode; IMMEDIATE makes a writer queue up at the start
+    # of its transaction, where waiting works, instead of failing in the middle of it.
+    defaults = {
+        "timeout": 30,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+    config["OPTIONS"] = {**defaults, **config["OPTIONS"]}
+    return config
+
+
+def _postgresql(config: dict[str, Any], pool_size: int) -> dict[str, Any]:
+    config["OPTIONS"].setdefault("connect_timeout", 10)
+    config["CONN_HEALTH_CHECKS"] = True  # a restarted database costs no request
+    if pool_size and not config.get("CONN_MAX_AGE"):  # Django refuses both together
+        # Many threads share few connections: hundreds may wait for a provider, and hold none meanwhile.
+        config["OPTIONS"]["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": 30}
+        config["CONN_MAX_AGE"] = 0
+    return config

@@ -1,0 +1,127 @@
+"""What `serve.py` does before it starts: configuration, media folder, socket, database, limits."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+from pathlib import Path
+
+from django.conf import settings
+from django.core import checks
+from django.core.management import call_command
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+BACKLOG = 2048
+#: The soft limit on open files is raised to this, where the hard limit allows it: a generation takes up to three.
+OPEN_FILES = 65_536
+
+
+class CannotServe(Exception):
+    """The server cannot start; the message is the sentence for the operator."""
+
+
+def check_configuration() -> None:
+    """Run Django's system checks: warnings are printed, errors end the start.
+
+    Raises:
+        CannotServe: With every error, each a sentence with its hint.
+    """
+    messages = [message for message in checks.run_checks() if not message.is_silenced()]
+    errors = [_sentence(message) for message in messages if message.level >= checks.ERROR]
+    for message in messages:
+        if checks.WARNING <= message.level < checks.ERROR:
+            _say(f"Warning: {_sentence(message)}")
+    if errors:
+        raise CannotServe("\n".join(errors))
+
+
+def make_media_root() -> None:
+    """Make the media folder where it is missing, but not the folder above it.
+
+    A missing parent is a volume that is not mounted or a typing mistake more often than not, and images written
+    beneath it would be gone with the next start.
+
+    Raises:
+        CannotServe: The folder cannot be made.
+    """
+    folder = Path(settings.MEDIA_ROOT)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError as err:
+        raise CannotServe(
+            f"The folder {folder.parent}, in which images are to be stored, does not exist. Mount it or make it, or "
+            "set STORAGE_ROOT to another one."
+        ) from err
+    except OSError as err:
+        reason = (err.strerror or type(err).__name__).lower()
+        raise CannotServe(f"The folder {folder} (STORAGE_ROOT) cannot be made: {reason}.") from err
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        host: The address to listen on.
+        port: 0 for any that is free.
+
+    Raises:
+        CannotServe: Somebody else listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as err:
+        listener.close()
+        reason = (err.strerror or type(err).__name__).lower()
+        raise CannotServe(
+            f"It cannot listen on port {port} of {host}: {reason}. Set PORT (or BIND_ADDRESS) to another one."
+        ) from err
+    return listener
+
+
+def prepare_database(*, migrate: bool) -> None:
+    """Bring the tables up to date, or only say that they are not.
+
+    Raises:
+        CannotServe: The database does not answer, or a migration failed.
+    """
+    # Without the pool, which would try for half a minute before it says that there is no database.
+    connection.settings_dict["OPTIONS"].pop("pool", None)
+    try:
+        pending = _pending_migrations()
+        if pending and migrate:
+            _say(f"Applying {pending} database migrations.")
+            call_command("migrate", interactive=False, verbosity=0)
+        elif pending:
+            _say(f"Warning: {pending} database migrations are pending. Run `python manage.py migrate`.")
+    except DatabaseError as err:
+        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        raise CannotServe(f"The database cannot be used (DATABASE_URL): {reason}") from err
+    finally:
+        connection.close()
+
+
+def raise_open_files_limit() -> None:
+    """Allow this process, and the server that it becomes, as many open files as it may have, up to `OPEN_FILES`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _pending_migrations() -> int:
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def _sentence(message: checks.CheckMessage) -> str:
+    return f"{message.msg} {message.hint or ''}".strip() + f" ({message.id})"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
