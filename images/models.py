@@ -138,6 +138,7 @@ class GeneratedImage(models.Model):
             models.Index(fields=["content_item_id", "-created_at"], name="images_content_item"),
             models.Index(fields=["owner", "-created_at"], name="images_owner_newest"),
             models.Index(fields=["status", "-created_at"], name="images_status_newest"),
+            models.Index(fields=["provider", "model", "-created_at"], name="images_ledger"),
         ]
 
     def __str__(self) -> str:

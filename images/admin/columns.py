@@ -12,7 +12,8 @@ from django.contrib import admin
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils.formats import number_format
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.translation import gettext
@@ -69,6 +70,14 @@ class ImageColumns:
         """The provider, and under it the model."""
         return _two_lines(image.provider or NOTHING, image.model)
 
+    @admin.display(description=_("created"), ordering="created_at")
+    def created_by(self, image: GeneratedImage) -> str:
+        """When, and under it who for."""
+        created = image.created_at
+        if timezone.is_aware(created):  # it is not where the host sets USE_TZ = False
+            created = timezone.localtime(created)
+        return _two_lines(date_format(created, "SHORT_DATETIME_FORMAT"), str(image.owner or ""))
+
     @admin.display(description=_("size"), ordering="size_bytes")
     def size(self, image: GeneratedImage) -> str:
         """Bytes, and width by height in pixels."""
@@ -119,7 +128,7 @@ class ImageColumns:
     @admin.display(description=_("file"))
     def file_name(self, image: GeneratedImage) -> str:
         """The file's name within the storage."""
-        return str(image.file.name) if image.file else NOTHING
+        return image.file_name or NOTHING
 
 
 def _two_lines(first: object, second: str) -> str:

@@ -53,13 +53,12 @@ class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
     list_display = (
         "preview",
         "content_item",
-        "variant",
         "status_and_reason",
         "painter",
+        "created_by",
+        "variant",
         "size",
         "duration",
-        "owner",
-        "created_at",
     )
     list_display_links = ("preview", "content_item")
     list_filter = (StatusFilter, "variant", ("provider", NameFilter), ("model", NameFilter), "created_at")
