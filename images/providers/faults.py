@@ -1,0 +1,201 @@
+"""From what goes wrong at a vendor to the exceptions of this app. Both SDK providers use it.
+
+The sentences name the setting to look at. They never hold an upstream text, an address or a key: those stay in
+`__cause__`, which only the log shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx2
+
+from .. import exceptions as failures
+from ..exceptions import ProviderFailure
+from ..logs import log_event
+from .exchange import Exchange, safe_id
+from .transport import ResponseTooLarge
+
+logger = logging.getLogger("images.providers")
+
+_OVERLOADED = {503, 529}
+_SECRETS = re.compile(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{8,}|\bAIza[\w-]{10,}")
+_MESSAGE_LENGTH = 200
+
+_SENTENCES: dict[type[ProviderFailure], str] = {
+    failures.ProviderAuth: "{name} refused the API key or what it may use. The operator has to look at {key} and at "
+    "the account's rights to the model.",
+    failures.ProviderModelUnavailable: "{name} has no model {model} for this key. The operator has to look at "
+    "{setting} (and at {base_url}, where that is set).",
+    failures.ProviderQuotaExhausted: "{name}'s quota or budget for this key is used up. The operator has to raise "
+    "it, or to change {key}.",
+    failures.ProviderRateLimited: "{name} limits the rate of requests. Ask again a little later.",
+    failures.ProviderOverloaded: "{name} is overloaded. Ask again later.",
+    failures.ProviderError: "{name} failed. Ask again later.",
+    failures.ProviderRefusedRequest: "{name} did not accept the request. The server's log says what it objected to; "
+    "the operator may have to look at {setting}.",
+    failures.ProviderBadResponse: "{name}'s answer was not understood. If it persists, the operator has to look at "
+    "{base_url}.",
+    failures.ContentRejected: "{name}'s safety system refused this text. Change the title or the description.",
+    failures.ProviderNoImage: "{name} answered without an image. Ask again, or reword the title.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vendor:
+    """How sentences and log lines speak of a vendor: its name, and the settings an operator has for it."""
+
+    name: str
+    key: str
+    model: str
+    base_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A vendor's answer that is an error.
+
+    Attributes:
+        status: The HTTP status.
+        code: The vendor's own word for it.
+        message: The vendor's own sentence; for the log only, and never whole.
+        request_id: The vendor's name for the request.
+        retry_after: Seconds after which asking again makes sense, if it said so.
+    """
+
+    status: int
+    code: str = ""
+    message: str = ""
+    request_id: str = ""
+    retry_after: float | None = None
+
+
+def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[ProviderFailure] | None) -> ProviderFailure:
+    """The failure for an error answer.
+
+    Args:
+        vendor: Who answered.
+        model: The model that was asked for.
+        refusal: The answer.
+        special: What the vendor's own code says it is, where that says more than the status.
+    """
+    failure = special or _by_status(refusal.status)
+    if failure is failures.ProviderRefusedRequest:
+        _log(vendor, model, refusal)
+    # A hint counts only where asking the same provider again makes sense: a spent day comes with one, too.
+    hint = refusal.retry_after if failure.retry_same else None
+    sentence = _sentence(failure, vendor, model)
+    return failure(sentence, retry_after=hint, request_id=safe_id(refusal.request_id))
+
+
+def _by_status(status: int) -> type[ProviderFailure]:
+    """What a status says by itself (PROVIDERS, section 5)."""
+    exact: dict[int, type[ProviderFailure]] = {
+        401: failures.ProviderAuth,
+        402: failures.ProviderQuotaExhausted,
+        403: failures.ProviderAuth,
+        404: failures.ProviderModelUnavailable,
+        408: failures.ProviderError,
+        409: failures.ProviderError,
+        429: failures.ProviderRateLimited,
+    }
+    if status in exact:
+        return exact[status]
+    if status in _OVERLOADED:
+        return failures.ProviderOverloaded
+    if status >= 500:
+        return failures.ProviderError
+    if status >= 400:
+        return failures.ProviderRefusedRequest
+    return failures.ProviderBadResponse
+
+
+def _sentence(failure: type[ProviderFailure], vendor: Vendor, model: str = "") -> str:
+    words = {"name": vendor.name, "key": vendor.key, "setting": vendor.model, "base_url": vendor.base_url}
+    return _SENTENCES[failure].format(**words, model=repr(model))
+
+
+def not_delivered(vendor: Vendor, err: httpx2.TransportError, exchange: Exchange) -> ProviderFailure:
+    """The failure for a request that got no whole answer."""
+    request_id = exchange.request_id
+    if not exchange.sent:
+        return failures.ProviderUnreachable(
+            f"{vendor.name} could not be reached. Ask again later; if it persists, the operator has to look at the "
+            f"network, its proxy and {vendor.base_url}."
+        )
+    if isinstance(err, httpx2.TimeoutException):
+        return failures.ProviderTimeout(f"{vendor.name} did not answer in time.", request_id=request_id)
+    if isinstance(err, ResponseTooLarge):
+        return failures.ProviderBadResponse(f"{vendor.name}'s answer was too large.", request_id=request_id)
+    return failures.ProviderBadResponse(f"{vendor.name}'s answer broke off. Ask again later.", request_id=request_id)
+
+
+def broken(vendor: Vendor, exchange: Exchange) -> ProviderFailure:
+    """The failure for an answer that arrived whole and makes no sense."""
+    return failures.ProviderBadResponse(
+        _sentence(failures.ProviderBadResponse, vendor), request_id=exchange.request_id
+    )
+
+
+def rejected(vendor: Vendor, request_id: str) -> ProviderFailure:
+    """The failure for a proper answer that says the content was blocked."""
+    return failures.ContentRejected(_sentence(failures.ContentRejected, vendor), request_id=request_id)
+
+
+def no_image(vendor: Vendor, request_id: str) -> ProviderFailure:
+    """The failure for a proper answer without an image."""
+    return failures.ProviderNoImage(_sentence(failures.ProviderNoImage, vendor), request_id=request_id)
+
+
+def too_late(vendor: Vendor) -> ProviderFailure:
+    """The failure for a deadline that had passed before anything was sent."""
+    return failures.ProviderTimeout(f"There was no time left to ask {vendor.name}.")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as `retry-after-ms` or `retry-after` (seconds or a date) say, or `None`.
+
+    Args:
+        headers: The answer's headers, names in lower case.
+    """
+    milliseconds = seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after", "")
+    if (number := seconds(text)) is not None:
+        return number
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):  # No date either: it says nothing.
+        return None
+
+
+def seconds(text: object) -> float | None:
+    """A finite, not negative number written as text (a trailing "s" is Google's way), or `None`."""
+    try:
+        number = float(str(text).removesuffix("s"))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _log(vendor: Vendor, model: str, refusal: Refusal) -> None:
+    """The one line about a request the vendor did not understand: the caller is not told, so the log has to be."""
+    message = _SECRETS.sub("[secret]", " ".join(refusal.message.split()))[:_MESSAGE_LENGTH]
+    log_event(
+        logger,
+        logging.WARNING,
+        "provider_refused",
+        provider=vendor.name,
+        model=model,
+        status=refusal.status,
+        code=refusal.code,
+        request_id=safe_id(refusal.request_id),
+        message=message,
+    )

@@ -1,0 +1,192 @@
+"""What OpenAI and Gemini answer, mode by mode, as recorded from the real services."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.fakes.pictures import HTML, SVG, picture
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asked for."""
+
+    api: str
+    width: int
+    height: int
+    kind: str = "png"
+    image_bytes: int = 0
+    files_url: str = ""
+
+    def image(self) -> bytes:
+        """The picture that fits."""
+        return picture(self.kind, self.width, self.height, self.image_bytes)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole HTTP answer."""
+
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+
+def _json(value: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    return Answer(json.dumps(value).encode(), status, headers)
+
+
+def with_images(wish: Wish, *images: bytes | str, **changes: Any) -> dict[str, Any]:
+    """A proper answer that holds `images` (bytes, or text that stands in base64's place)."""
+    texts = [image if isinstance(image, str) else base64.b64encode(image).decode() for image in images]
+    if wish.api == "openai":
+        usage = {"input_tokens": 50, "output_tokens": 1056, "total_tokens": 1106}
+        usage |= {"input_tokens_details": {"text_tokens": 50, "image_tokens": 0}}  # type: ignore[dict-item]
+        data = [{"b64_json": text} for text in texts]
+        return {"created": 1795418515, "data": data, "output_format": wish.kind, "usage": usage} | changes
+    parts = [{"inlineData": {"mimeType": f"image/{wish.kind}", "data": text}} for text in texts]
+    return gemini(parts) | changes
+
+
+def gemini(parts: list[dict[str, Any]] | None, finish: str = "STOP") -> dict[str, Any]:
+    """A `generateContent` answer with these parts, or with no content at all."""
+    candidate: dict[str, Any] = {"finishReason": finish, "index": 0}
+    if parts is not None:
+        candidate["content"] = {"role": "model", "parts": parts}
+    usage = {"promptTokenCount": 40, "candidatesTokenCount": 1290, "totalTokenCount": 1330}
+    usage["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": 1290}]  # type: ignore[assignment]
+    return {"candidates": [candidate], "usageMetadata": usage, "responseId": "resp_fake", "modelVersion": "fake"}
+
+
+_OPENAI_ERRORS: dict[str, tuple[int, str, str | None, str | None]] = {
+    "http_400": (400, "Invalid value: '12x12'.", "invalid_value", "image_generation_user_error"),
+    "http_401": (401, "Incorrect API key provided: sk-fake***. ", "invalid_api_key", "invalid_request_error"),
+    "http_403": (403, "Your organization must be verified.", None, "invalid_request_error"),
+    "http_404": (404, "The model does not exist.", "model_not_found", "invalid_request_error"),
+    "http_429": (429, "Rate limit reached.", "rate_limit_exceeded", "input-images"),
+    "http_503": (503, "The engine is overloaded.", "server_overloaded", "server_error"),
+    "quota": (429, "You exceeded your current quota.", "insufficient_quota", "insufficient_quota"),
+    "billing": (400, "Billing hard limit.", "billing_hard_limit_reached", "billing_limit_user_error"),
+    "content_policy": (400, "Rejected by the safety system.", "moderation_blocked", "image_generation_user_error"),
+    "content_policy_legacy": (400, "Rejected.", "content_policy_violation", "invalid_request_error"),
+    "safety_block": (400, "Rejected by the safety system.", "moderation_blocked", "image_generation_user_error"),
+    "no_such_model": (400, "Invalid model.", "invalid_value", "invalid_request_error"),
+}
+
+_GEMINI_STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
+_GEMINI_STATUS |= {408: "DEADLINE_EXCEEDED", 409: "ABORTED", 413: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED"}
+_GEMINI_STATUS |= {500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED", 529: "INTERNAL"}
+
+
+def _openai_error(mode: str) -> Answer:
+    status = int(mode[5:]) if mode.startswith("http_") else 400
+    default = (status, "Request failed.", "server_error" if status >= 500 else None, None)
+    status, message, code, kind = _OPENAI_ERRORS.get(mode, default)
+    param = "model" if mode == "no_such_model" else None
+    headers = (("Retry-After", "2"),) if mode == "http_429" else ()
+    return _json({"error": {"message": message, "code": code, "type": kind, "param": param}}, status, headers)
+
+
+def _quota_details(period: str) -> list[dict[str, Any]]:
+    kind = "type.googleapis.com/google.rpc."
+    violation = {"quotaId": f"GenerateRequestsPer{period}PerProjectPerModel", "quotaValue": "10"}
+    return [
+        {"@type": f"{kind}QuotaFailure", "violations": [violation]},
+        {"@type": f"{kind}RetryInfo", "retryDelay": "2s"},
+    ]
+
+
+def _gemini_error(mode: str) -> Answer:
+    details: list[dict[str, Any]] = []
+    if mode in ("quota", "http_429"):
+        details = _quota_details("Day" if mode == "quota" else "Minute")
+    status = {"quota": 429, "bad_key": 400, "location": 400}.get(mode) or int(mode[5:])
+    word = "FAILED_PRECONDITION" if mode == "location" else _GEMINI_STATUS.get(status, "UNKNOWN")
+    message = "Request failed."
+    if mode == "bad_key":
+        message, details = "API key not valid.", [{"reason": "API_KEY_INVALID", "domain": "googleapis.com"}]
+    return _json({"error": {"code": status, "message": message, "status": word, "details": details}}, status)
+
+
+def error(wish: Wish, mode: str) -> Answer | None:
+    """The error answer of a mode, or `None` where it is none."""
+    known = mode.startswith("http_") or (mode in _OPENAI_ERRORS if wish.api == "openai" else mode in _GEMINI_ERRORS)
+    if not known:
+        return None
+    if mode == "http_502":
+        return Answer(HTML, 502, content_type="text/html")
+    return _openai_error(mode) if wish.api == "openai" else _gemini_error(mode)
+
+
+_GEMINI_ERRORS = {"quota", "bad_key", "location"}
+
+
+def _draft_first(wish: Wish) -> dict[str, Any]:
+    answer = with_images(wish, picture("png", 64, 64), wish.image())
+    answer["candidates"][0]["content"]["parts"][0]["thought"] = True
+    return answer
+
+
+def _broken_json(wish: Wish) -> bytes:
+    return json.dumps(with_images(wish, wish.image())).encode()[:-20] + b"..."
+
+
+def _padded(wish: Wish, value: Any) -> Answer:
+    """A large answer, so that it takes the transport's way for large ones."""
+    return _json({**value, "padding": "x" * 100_000})
+
+
+_ODD_USAGE = {"input_tokens": "many\0", "output_tokens": float("nan"), "total_tokens": 7}
+
+#: Proper answers (status 200) whose content is special. Each takes the wish.
+SPECIAL: dict[str, Callable[[Wish], Answer]] = {
+    "ok": lambda wish: _json(with_images(wish, wish.image())),
+    "empty": lambda wish: _json({"created": 1, "data": []} if wish.api == "openai" else gemini([])),
+    "empty_body": lambda wish: _json({}),
+    "null_data": lambda wish: _json({"created": 1, "data": None, "candidates": None}),
+    "text_only": lambda wish: _json(gemini([{"text": "I would rather not."}])),
+    "no_image": lambda wish: _json(gemini(None, "NO_IMAGE")),
+    "image_other": lambda wish: _json(gemini(None, "IMAGE_OTHER")),
+    "content_policy": lambda wish: _json({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}),
+    "safety_block": lambda wish: _json(gemini(None, "IMAGE_SAFETY")),
+    "continuation": lambda wish: _json(gemini(None, "CONTINUATION") | {"continuationToken": "QUJD"}),
+    "garbage": lambda wish: Answer(b'{"created": 1, "data": [{"b64_json": "iVBORw0KGgo...'),
+    "garbage_large": lambda wish: Answer(_broken_json(wish)),
+    "garbage_bytes": lambda wish: Answer(b'{"created": 1, "data": [{"b64_json": "\xff\xfe\x00"}]}'),
+    "garbage_html": lambda wish: Answer(HTML, content_type="text/html"),
+    "deep_json": lambda wish: Answer(b"[" * 200_000),
+    "odd_shape": lambda wish: _json({"data": "none", "candidates": "none"}),
+    "odd_items": lambda wish: _json({"data": [1, {"b64_json": 7}], "candidates": [3]}),
+    "a_list": lambda wish: _json([1, 2, 3]),
+    "odd_usage": lambda wish: _json(
+        with_images(
+            wish, wish.image(), usage={"input_tokens": "many\0", "output_tokens": float("nan"), "total_tokens": 7}
+        )
+    ),
+    "not_an_image": lambda wish: _json(with_images(wish, HTML)),
+    "svg": lambda wish: _json(with_images(wish, SVG)),
+    "wrong_mime": lambda wish: _json(with_images(wish, picture("jpeg", wish.width, wish.height))),
+    "truncated_image": lambda wish: _json(with_images(wish, wish.image()[: len(wish.image()) // 2])),
+    "bad_base64": lambda wish: _json(with_images(wish, "this is !!! no base64")),
+    "bad_base64_large": lambda wish: _padded(wish, with_images(wish, "!" * 10_000)),
+    "multi": lambda wish: _json(with_images(wish, wish.image(), *[picture("png", 32, 32)] * 2)),
+    "thought_first": lambda wish: _json(_draft_first(wish)),
+    "url": lambda wish: _json({"created": 1, "data": [{"url": f"{wish.files_url}/{wish.width}x{wish.height}.png"}]}),
+    "data_url": lambda wish: _json(
+        {"data": [{"url": "data:image/png;base64," + base64.b64encode(wish.image()).decode()}]}
+    ),
+}
+
+_ONLY_GEMINI = {"content_policy", "safety_block"}
+
+
+def special(wish: Wish, mode: str) -> Answer | None:
+    """The answer of a mode with status 200, or `None` where it is none."""
+    if mode not in SPECIAL or (wish.api == "openai" and mode in _ONLY_GEMINI):
+        return None
+    return SPECIAL[mode](wish)

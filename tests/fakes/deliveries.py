@@ -1,0 +1,138 @@
+"""Ways of delivering an answer badly: each gets a proper one, and ends the connection in its own way."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+
+from tests.fakes.answers import Answer
+
+_DRIP_SECONDS = 0.05
+_BOMB_BYTES = 16 * 1024 * 1024
+
+
+def head(answer: Answer, length: str) -> bytes:
+    """The status line and the headers; `length` is the header line that frames the body."""
+    lines = [f"HTTP/1.1 {answer.status} Fake", f"Content-Type: {answer.content_type}", length]
+    lines += ["x-request-id: req_fake", *(f"{name}: {value}" for name, value in answer.headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def _parts(answer: Answer) -> tuple[bytes, bytes]:
+    return head(answer, f"Content-Length: {len(answer.body)}"), answer.body
+
+
+def _until_gone(sock: socket.socket) -> None:
+    """Wait for the client (or `ProviderServer.close`) to end the connection."""
+    while sock.recv(4096):
+        pass
+
+
+def _drip(sock: socket.socket, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        sock.sendall(piece)
+        time.sleep(_DRIP_SECONDS)
+
+
+def _slices(data: bytes, size: int) -> Iterable[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def _hang(sock: socket.socket, _: Answer) -> None:
+    _until_gone(sock)
+
+
+def _hang_body(sock: socket.socket, answer: Answer) -> None:
+    head, body = _parts(answer)
+    sock.sendall(head + body[: len(body) // 2])
+    _until_gone(sock)
+
+
+def _slow_drip(sock: socket.socket, answer: Answer) -> None:
+    head, body = _parts(answer)
+    sock.sendall(head)
+    _drip(sock, _slices(body, max(1, len(body) // 400)))
+
+
+def _drip_headers(sock: socket.socket, answer: Answer) -> None:
+    _drip(sock, _slices(_parts(answer)[0] * 20, 1))
+
+
+def _reset(sock: socket.socket, _: Answer) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(sock.detach())  # Closing the object would first wait for the reader on top of it.
+
+
+def _reset_body(sock: socket.socket, answer: Answer) -> None:
+    head, body = _parts(answer)
+    sock.sendall(head + body[: len(body) // 2])
+    _reset(sock, answer)
+
+
+def _close(sock: socket.socket, _: Answer) -> None:
+    """Nothing at all: the handler closes the connection."""
+
+
+def _truncated_body(sock: socket.socket, answer: Answer) -> None:
+    head, body = _parts(answer)
+    sock.sendall(head + body[: len(body) // 2])
+
+
+def _chunked(sock: socket.socket, answer: Answer) -> None:
+    sock.sendall(head(answer, "Transfer-Encoding: chunked"))
+    for piece in _slices(answer.body, 50_000):
+        sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+    sock.sendall(b"0\r\n\r\n")
+
+
+def _huge(sock: socket.socket, answer: Answer) -> None:
+    """A body without an end, and without a length that would give it away."""
+    sock.sendall(head(answer, "Transfer-Encoding: chunked"))
+    piece = b"40000\r\n" + b"A" * 0x40000 + b"\r\n"
+    while True:
+        sock.sendall(piece)
+
+
+def _huge_declared(sock: socket.socket, answer: Answer) -> None:
+    sock.sendall(head(answer, "Content-Length: 200000000") + b"{")
+    _until_gone(sock)
+
+
+def _gzipped(sock: socket.socket, answer: Answer, body: bytes) -> None:
+    packed = gzip.compress(body, 1)
+    sock.sendall(head(answer, f"Content-Length: {len(packed)}\r\nContent-Encoding: gzip") + packed)
+
+
+def _gzip(sock: socket.socket, answer: Answer) -> None:
+    _gzipped(sock, answer, answer.body)
+
+
+def _gzip_bomb(sock: socket.socket, answer: Answer) -> None:
+    _gzipped(sock, answer, b"A" * _BOMB_BYTES)
+
+
+def _no_http(sock: socket.socket, _: Answer) -> None:
+    sock.sendall(b"220 mail.example ESMTP ready\r\n\r\n")
+
+
+#: Mode -> how it is delivered.
+DELIVERIES: dict[str, Callable[[socket.socket, Answer], None]] = {
+    "hang": _hang,
+    "hang_body": _hang_body,
+    "slow_drip": _slow_drip,
+    "drip_headers": _drip_headers,
+    "reset": _reset,
+    "reset_body": _reset_body,
+    "close": _close,
+    "truncated_body": _truncated_body,
+    "chunked": _chunked,
+    "huge": _huge,
+    "huge_declared": _huge_declared,
+    "gzip": _gzip,
+    "gzip_bomb": _gzip_bomb,
+    "no_http": _no_http,
+}

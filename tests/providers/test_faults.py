@@ -1,0 +1,230 @@
+"""Every fault a provider can have, from the real SDK on a real socket to the exception of this app."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+
+import pytest
+
+from images import exceptions as failures
+from images.exceptions import ProviderFailure
+from images.providers import faults
+from tests.fakes.provider_server import ProviderServer
+from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, MakeProvider, both, request_for
+
+Failure = type[ProviderFailure]
+
+STATUSES: dict[str, Failure] = {
+    "http_500": failures.ProviderError,
+    "http_502": failures.ProviderError,
+    "http_504": failures.ProviderError,
+    "http_503": failures.ProviderOverloaded,
+    "http_529": failures.ProviderOverloaded,
+    "http_400": failures.ProviderRefusedRequest,
+    "http_413": failures.ProviderRefusedRequest,
+    "http_422": failures.ProviderRefusedRequest,
+    "http_401": failures.ProviderAuth,
+    "http_403": failures.ProviderAuth,
+    "http_402": failures.ProviderQuotaExhausted,
+    "http_404": failures.ProviderModelUnavailable,
+    "http_408": failures.ProviderError,
+    "http_409": failures.ProviderError,
+    "http_429": failures.ProviderRateLimited,
+    "quota": failures.ProviderQuotaExhausted,
+    "redirect": failures.ProviderBadResponse,
+}
+CONTENT: dict[str, Failure] = {
+    "content_policy": failures.ContentRejected,
+    "safety_block": failures.ContentRejected,
+    "empty": failures.ProviderNoImage,
+    "empty_body": failures.ProviderNoImage,
+    "null_data": failures.ProviderNoImage,
+    "garbage": failures.ProviderBadResponse,
+    "garbage_large": failures.ProviderBadResponse,
+    "garbage_bytes": failures.ProviderBadResponse,
+    "garbage_html": failures.ProviderBadResponse,
+    "deep_json": failures.ProviderBadResponse,
+    "bad_base64": failures.ProviderBadResponse,
+    "bad_base64_large": failures.ProviderBadResponse,
+}
+DELIVERY: dict[str, Failure] = {
+    "hang": failures.ProviderTimeout,
+    "hang_body": failures.ProviderTimeout,
+    "slow_drip": failures.ProviderTimeout,
+    "drip_headers": failures.ProviderTimeout,
+    "reset": failures.ProviderBadResponse,
+    "reset_body": failures.ProviderBadResponse,
+    "close": failures.ProviderBadResponse,
+    "truncated_body": failures.ProviderBadResponse,
+    "no_http": failures.ProviderBadResponse,
+    "huge": failures.ProviderBadResponse,
+    "huge_declared": failures.ProviderBadResponse,
+    "gzip_bomb": failures.ProviderBadResponse,
+}
+ONLY_OPENAI: dict[str, Failure] = {
+    "billing": failures.ProviderQuotaExhausted,
+    "content_policy_legacy": failures.ContentRejected,
+    "no_such_model": failures.ProviderModelUnavailable,
+    "a_list": failures.ProviderBadResponse,
+    "odd_shape": failures.ProviderBadResponse,
+    "odd_items": failures.ProviderNoImage,
+}
+ONLY_GEMINI: dict[str, Failure] = {
+    "bad_key": failures.ProviderAuth,
+    "location": failures.ProviderAuth,
+    "no_image": failures.ProviderNoImage,
+    "image_other": failures.ProviderNoImage,
+    "text_only": failures.ProviderNoImage,
+    "continuation": failures.ProviderNoImage,
+    "odd_items": failures.ProviderBadResponse,
+}
+SHARED = STATUSES | CONTENT | DELIVERY
+CASES = [
+    *(("openai", mode, failure) for mode, failure in (SHARED | ONLY_OPENAI).items()),
+    *(("gemini", mode, failure) for mode, failure in (SHARED | ONLY_GEMINI).items()),
+]
+
+
+@pytest.mark.parametrize(
+    ("either_provider", "mode", "expected"), CASES, indirect=["either_provider"], ids=lambda value: str(value)[:24]
+)
+def test_each_fault_becomes_its_exception_after_a_single_request(
+    either_provider: MakeProvider,
+    provider_server: ProviderServer,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    expected: Failure,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    provider = either_provider()
+    provider_server.script(mode)
+    started = time.monotonic()
+
+    with pytest.raises(ProviderFailure) as caught:
+        provider.paint(request_for(0.4 if expected is failures.ProviderTimeout else 10.0))
+
+    assert type(caught.value) is expected
+    assert time.monotonic() - started < 5
+    assert len(provider_server.requests) == 1
+    shown = [str(caught.value), repr(caught.value), repr(provider), caplog.text]
+    shown += traceback.format_exception(caught.value)
+    assert not [text for text in shown if OPENAI_KEY in text or GEMINI_KEY in text]
+    for upstream in ("<html", "Request failed", "127.0.0.1", "site-packages"):
+        assert upstream not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "retry_same", "failover", "may_have_billed"),
+    [
+        (failures.ContentRejected, "content_rejected", False, False, False),
+        (failures.ProviderError, "provider_error", False, True, True),
+        (failures.ProviderRefusedRequest, "provider_error", False, False, False),
+        (failures.ProviderUnreachable, "provider_unreachable", True, True, False),
+        (failures.ProviderBadResponse, "provider_bad_response", False, True, True),
+        (failures.ProviderNoImage, "provider_no_image", False, True, True),
+        (failures.ProviderNotConfigured, "provider_not_configured", False, True, False),
+        (failures.ProviderAuth, "provider_auth", False, True, False),
+        (failures.ProviderModelUnavailable, "provider_model_unavailable", False, True, False),
+        (failures.ProviderQuotaExhausted, "provider_quota_exhausted", False, True, False),
+        (failures.ProviderRateLimited, "provider_rate_limited", True, True, False),
+        (failures.ProviderOverloaded, "provider_overloaded", True, True, False),
+        (failures.ProviderTimeout, "provider_timeout", False, True, True),
+    ],
+)
+def test_what_may_be_tried_after_a_failure_is_as_the_contract_says(
+    failure: Failure, code: str, retry_same: bool, failover: bool, may_have_billed: bool
+) -> None:
+    assert failure.code == code
+    assert (failure.retry_same, failure.failover, failure.may_have_billed) == (retry_same, failover, may_have_billed)
+
+
+@both
+def test_nothing_listening_is_unreachable(either_provider: MakeProvider, provider_server: ProviderServer) -> None:
+    provider = either_provider()
+    provider_server.close()
+    with pytest.raises(failures.ProviderUnreachable) as caught:
+        provider.paint(request_for())
+    assert "BASE_URL" in str(caught.value)
+
+
+@both
+def test_an_unknown_host_is_unreachable(either_provider: MakeProvider) -> None:
+    with pytest.raises(failures.ProviderUnreachable):
+        either_provider(base_url="http://no-such-host.invalid/v1").paint(request_for())
+
+
+@both
+def test_a_deadline_that_has_passed_sends_nothing(
+    either_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    with pytest.raises(failures.ProviderTimeout):
+        either_provider().paint(request_for(0))
+    assert not provider_server.requests
+
+
+@both
+@pytest.mark.parametrize("mode", ["not_an_image", "svg", "wrong_mime", "truncated_image"])
+def test_bytes_are_handed_on_as_they_are_for_the_caller_to_judge(
+    either_provider: MakeProvider, provider_server: ProviderServer, mode: str
+) -> None:
+    provider_server.script(mode)
+    starts = {"not_an_image": b"<!DOCTYPE", "svg": b"<?xml", "wrong_mime": b"\xff\xd8", "truncated_image": b"\x89PNG"}
+    assert either_provider().paint(request_for()).data.startswith(starts[mode])
+
+
+@both
+def test_a_rate_limit_says_when_to_come_back(either_provider: MakeProvider, provider_server: ProviderServer) -> None:
+    provider_server.script("http_429")
+    with pytest.raises(failures.ProviderRateLimited) as caught:
+        either_provider().paint(request_for())
+    assert caught.value.retry_after == 2.0
+    assert caught.value.request_id == "req_fake"
+
+
+@both
+def test_a_refused_request_leaves_one_line_in_the_log(
+    either_provider: MakeProvider, provider_server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider_server.script("http_400")
+    with pytest.raises(failures.ProviderRefusedRequest):
+        either_provider().paint(request_for())
+    lines = [record.getMessage() for record in caplog.records if record.name == "images.providers"]
+    assert len(lines) == 1
+    assert lines[0].startswith("provider_refused ")
+    assert "status=400" in lines[0]
+    assert "request_id=req_fake" in lines[0]
+    assert "bicycle" not in lines[0]
+
+
+def test_secrets_and_line_breaks_in_a_vendors_message_do_not_reach_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vendor = faults.Vendor(name="OpenAI", key="K", model="M", base_url="U")
+    message = f"No\nwith {OPENAI_KEY} or {GEMINI_KEY} " + "x" * 1000
+    faults.refused(vendor, "some-model", faults.Refusal(status=400, message=message), None)
+    (record,) = caplog.records
+    assert OPENAI_KEY not in record.getMessage()
+    assert GEMINI_KEY not in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert len(record.getMessage()) < 500
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 99 Oct 2015 07:28:00 GMT"}, None),
+    ],
+)
+def test_a_hint_to_wait_is_read_in_each_notation(headers: dict[str, str], expected: float | None) -> None:
+    assert faults.retry_after(headers) == expected

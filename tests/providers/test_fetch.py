@@ -1,0 +1,194 @@
+"""Fetching an image from an address that a provider sent: what is fetched, and what is not."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from images.exceptions import ProviderBadResponse, ProviderTimeout
+from images.providers.base import Deadline
+from images.providers.fetch import fetch_image
+from tests.fakes.provider_server import ProviderServer
+from tests.fakes.proxy import Proxy
+
+ALLOWED = ("127.0.0.1", "localhost")
+
+
+def fetch(url: str, seconds: float = 10.0, **changes: Any) -> bytes:
+    return fetch_image(url, deadline=Deadline.after(seconds), **{"max_bytes": 400_000, **changes})
+
+
+@responses.activate
+def test_a_public_https_address_is_fetched_once_without_anything_of_ours() -> None:
+    responses.get("https://files.example/a.png?sig=1", body=b"picture", content_type="image/png")
+    assert fetch("https://files.example/a.png?sig=1") == b"picture"
+    (call,) = responses.calls
+    assert "Authorization" not in call.request.headers
+    assert "Cookie" not in call.request.headers
+
+
+@responses.activate
+@pytest.mark.parametrize("status", [301, 302, 307, 403, 404, 500, 204])
+def test_anything_but_a_200_is_a_bad_response_and_not_followed(status: int) -> None:
+    responses.get("https://files.example/a", status=status, headers={"Location": "https://files.example/b"})
+    with pytest.raises(ProviderBadResponse, match=str(status)):
+        fetch("https://files.example/a")
+    assert len(responses.calls) == 1
+
+
+@responses.activate
+def test_a_connection_error_does_not_show_the_address() -> None:
+    responses.get("https://files.example/secret", body=requests.ConnectionError("https://files.example/secret"))
+    with pytest.raises(ProviderBadResponse) as caught:
+        fetch("https://files.example/secret")
+    assert "files.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://files.example/a.png",
+        "ftp://files.example/a.png",
+        "file:///etc/passwd",
+        "//files.example/a.png",
+        "files.example/a.png",
+        "https://",
+        "https://user:password@files.example/a.png",
+        "https://user@files.example/a.png",
+        "https://files.example:0/a.png",
+        "https://files.example:99999/a.png",
+        "https://[::1/a.png",
+        "javascript:alert(1)",
+        "",
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://017700000001/",
+        "https://127.1/",
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://①②⑦.0.0.1/",
+        "https://localhost/",
+        "https://localhost./",
+        "https://app.localhost/",
+        "https://metadata.google.internal/",
+        "https://127.0.0.1:8443\\@files.example/",
+    ],
+)
+def test_odd_and_inner_addresses_are_refused_before_anything_is_sent(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect", _never)
+    with pytest.raises(ProviderBadResponse):
+        fetch(url)
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("A connection was tried.")
+
+
+def test_a_name_that_resolves_to_an_inner_address_is_refused(
+    provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _resolve(monkeypatch, ["8.8.8.8", "127.0.0.1"])  # One bad address among good ones is enough.
+    with pytest.raises(ProviderBadResponse, match="not allowed"):
+        fetch(f"https://files.example:{provider_server.port}/files/64x64.png")
+    assert provider_server.connections == 0
+
+
+def test_the_name_is_resolved_only_once(provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is harmless when checked and inside the network when connected to gains nothing."""
+    asked = _resolve(monkeypatch, ["127.0.0.1"])
+    url = f"http://files.example:{provider_server.port}/files/64x64.png"
+    assert fetch(url, allowed_hosts=("files.example",)).startswith(b"\x89PNG")
+    assert asked == ["files.example"]
+    assert provider_server.requests[0].headers["host"] == f"files.example:{provider_server.port}"
+
+
+def _resolve(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> list[str]:
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_an_allowed_host_may_be_plain_http_inside_the_network(provider_server: ProviderServer) -> None:
+    data = fetch(f"{provider_server.url}/files/64x64.png", allowed_hosts=ALLOWED)
+    assert len(data) == provider_server.image_bytes
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("redirect", ProviderBadResponse),
+        ("http_404", ProviderBadResponse),
+        ("huge", ProviderBadResponse),
+        ("huge_declared", ProviderBadResponse),
+        ("gzip_bomb", ProviderBadResponse),
+        ("reset", ProviderBadResponse),
+        ("reset_body", ProviderBadResponse),
+        ("truncated_body", ProviderBadResponse),
+        ("close", ProviderBadResponse),
+        ("hang", ProviderTimeout),
+        ("hang_body", ProviderTimeout),
+        ("slow_drip", ProviderTimeout),
+        ("drip_headers", ProviderTimeout),
+    ],
+)
+def test_faults_of_the_file_server(provider_server: ProviderServer, mode: str, expected: type[Exception]) -> None:
+    provider_server.script_files(mode)
+    started = time.monotonic()
+    with pytest.raises(expected):
+        fetch(
+            f"{provider_server.url}/files/64x64.png",
+            0.4 if expected is ProviderTimeout else 10.0,
+            allowed_hosts=ALLOWED,
+        )
+    assert time.monotonic() - started < 5
+    assert len(provider_server.requests) == 1
+
+
+def test_behind_a_proxy_the_target_is_still_checked(
+    provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        for host in ("localhost", "127.0.0.1", "0x7f000001"):
+            with pytest.raises(ProviderBadResponse, match="not allowed"):
+                fetch(f"https://{host}:{provider_server.port}/files/64x64.png")
+        assert proxy.asked == []
+        url = f"{provider_server.url}/files/64x64.png"
+        assert fetch(url, allowed_hosts=ALLOWED).startswith(b"\x89PNG")
+        assert proxy.asked == [f"GET {url}"]
+
+
+def test_a_data_address_is_decoded_in_place() -> None:
+    assert fetch("data:image/png;base64," + base64.b64encode(b"picture").decode()) == b"picture"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,!!!",
+        "data:image/png,picture",
+        "data:",
+        "data:image/png;base64," + "A" * 600_000,
+    ],
+)
+def test_a_data_address_that_is_broken_or_too_large_is_a_bad_response(url: str) -> None:
+    with pytest.raises(ProviderBadResponse):
+        fetch(url)

@@ -1,0 +1,281 @@
+"""The transport under the SDKs: where it connects to, what it reuses, and when it gives up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from images import exceptions as failures
+from images.providers import connections
+from images.providers.base import Deadline
+from images.providers.exchange import Exchange, exchange
+from images.providers.outbound import tls_context
+from images.providers.transport import ProviderTransport, ResponseTooLarge
+from tests.fakes.certificates import loopback_certificate
+from tests.fakes.provider_server import ProviderServer
+from tests.fakes.proxy import Proxy
+from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, MakeProvider, both, request_for
+
+BODY = {"model": "m", "prompt": "p", "size": "64x64"}
+HEADERS = {"Authorization": "Bearer sk-x"}
+
+
+def post(
+    url: str, seconds: float = 10.0, limit: int = 1_000_000, connect_timeout: float = 5.0
+) -> tuple[httpx2.Response, Exchange]:
+    transport = ProviderTransport(max_body_bytes=limit, connect_timeout=connect_timeout)
+    with httpx2.Client(transport=transport) as client, exchange(Deadline.after(seconds)) as opened:
+        return client.post(f"{url}/v1/images/generations", json=BODY, headers=HEADERS), opened
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProviderServer]:
+    """The scripted provider over https, with a certificate that SSL_CERT_FILE makes trusted."""
+    context, trusted = loopback_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with ProviderServer(tls=context) as server:
+        yield server
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_reused(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:
+    provider = openai_provider()
+    for _ in range(3):
+        provider.paint(request_for())
+    assert provider_server.connections == 1
+
+
+def test_a_connection_that_was_idle_for_long_is_not_reused(
+    openai_provider: MakeProvider, provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_IDLE_SECONDS", -1.0)
+    provider = openai_provider()
+    for _ in range(3):
+        provider.paint(request_for())
+    assert provider_server.connections == 3
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_replaced(
+    openai_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    provider = openai_provider()
+    provider.paint(request_for())
+    provider_server.end_connections()
+    provider.paint(request_for())
+    assert len(provider_server.requests) == 2
+
+
+def test_a_finished_exchange_leaves_the_pooled_connection_alone(
+    openai_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    """The watchdog's guard of the first call expires while the second uses the same connection."""
+    provider = openai_provider()
+    provider.paint(request_for(0.5))
+    provider_server.hold()
+    threading.Timer(0.8, provider_server.release).start()
+    assert provider.paint(request_for(10)).data
+    assert provider_server.connections == 1
+
+
+def test_a_request_that_may_have_arrived_is_never_sent_again(
+    openai_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    provider = openai_provider()
+    provider.paint(request_for())
+    provider_server.script("close")  # On a reused connection, where many clients try again by themselves.
+    with pytest.raises(failures.ProviderBadResponse):
+        provider.paint(request_for())
+    assert len(provider_server.requests) == 2
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_sent_is_a_connect_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(httpx2.ConnectError):
+        post(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("hang", httpx2.ReadTimeout),
+        ("reset", httpx2.ReadError),
+        ("reset_body", httpx2.ReadError),
+        ("close", httpx2.RemoteProtocolError),
+        ("truncated_body", httpx2.RemoteProtocolError),
+        ("no_http", httpx2.RemoteProtocolError),
+        ("huge", ResponseTooLarge),
+    ],
+)
+def test_each_break_off_is_the_matching_httpx2_error(
+    provider_server: ProviderServer, mode: str, expected: type[Exception]
+) -> None:
+    provider_server.script(mode)
+    with pytest.raises(expected) as caught:
+        post(provider_server.url, 0.4 if mode == "hang" else 10.0)
+    assert type(caught.value) is expected
+
+
+def test_an_answer_as_large_as_the_limit_passes_and_one_byte_more_does_not(provider_server: ProviderServer) -> None:
+    provider_server.script("http_404", "http_404", "http_404")
+    size = len(post(provider_server.url)[0].content)
+    assert len(post(provider_server.url, limit=size)[0].content) == size
+    with pytest.raises(ResponseTooLarge):
+        post(provider_server.url, limit=size - 1)
+
+
+def test_a_redirect_is_handed_on_as_it_is_and_nobody_follows_it(provider_server: ProviderServer) -> None:
+    with ProviderServer() as elsewhere:
+        provider_server.redirect_to = f"{elsewhere.url}/v1/images/generations"
+        provider_server.script("redirect")
+        response, opened = post(provider_server.url)
+        assert response.status_code == 307
+        assert "location" not in response.headers
+        assert opened.status == 307
+        assert not elsewhere.requests
+
+
+@both
+def test_no_key_is_sent_to_where_an_answer_redirects(
+    either_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    with ProviderServer() as elsewhere:
+        provider_server.redirect_to = elsewhere.url
+        provider_server.script("redirect")
+        with pytest.raises(failures.ProviderBadResponse):
+            either_provider().paint(request_for())
+        assert not elsewhere.connections
+    assert len(provider_server.requests) == 1
+
+
+def test_a_request_without_an_exchange_is_answered_too(provider_server: ProviderServer) -> None:
+    with httpx2.Client(transport=ProviderTransport(max_body_bytes=1_000_000)) as client:
+        assert client.get(f"{provider_server.url}/v1/models/m", headers=HEADERS).json()["id"] == "fake"
+
+
+# --- TLS ----------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_certificate_of_ones_own_is_trusted(either_provider: MakeProvider, tls_server: ProviderServer) -> None:
+    image = either_provider(base_url=f"{tls_server.url}/v1").paint(request_for())
+    assert len(image.data) == tls_server.image_bytes
+
+
+def test_an_unknown_certificate_is_not_trusted_and_nothing_is_sent(
+    openai_provider: MakeProvider, tls_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(failures.ProviderUnreachable):
+        openai_provider(base_url=f"{tls_server.url}/v1").paint(request_for())
+    assert not tls_server.requests
+
+
+def test_certificates_that_cannot_be_read_name_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    with pytest.raises(failures.ProviderNotConfigured, match="REQUESTS_CA_BUNDLE") as caught:
+        tls_context()
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["hang", "hang_body", "slow_drip", "drip_headers"])
+def test_the_deadline_holds_over_tls(tls_server: ProviderServer, openai_provider: MakeProvider, mode: str) -> None:
+    tls_server.script(mode)
+    provider = openai_provider(base_url=f"{tls_server.url}/v1")
+    started = time.monotonic()
+    with pytest.raises(failures.ProviderTimeout):
+        provider.paint(request_for(0.6))
+    assert time.monotonic() - started < 4
+
+
+def test_a_handshake_that_never_comes_ends_in_time() -> None:
+    with silent_server() as address:
+        started = time.monotonic()
+        with pytest.raises(httpx2.ConnectTimeout):
+            post(f"https://{address}", connect_timeout=0.3)
+        assert time.monotonic() - started < 4
+
+
+# --- proxies ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with Proxy() as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://user:proxy-password@127.0.0.1:{proxy.port}")
+        yield proxy
+
+
+@both
+def test_plain_http_is_forwarded(
+    either_provider: MakeProvider, provider_server: ProviderServer, proxy: Proxy
+) -> None:
+    assert either_provider().paint(request_for()).data
+    assert proxy.asked[0].startswith(f"POST {provider_server.url}/v1")
+    assert proxy.headers["proxy-authorization"].startswith("basic ")
+
+
+@both
+def test_https_goes_through_a_tunnel_that_never_sees_the_key(
+    either_provider: MakeProvider, tls_server: ProviderServer, proxy: Proxy
+) -> None:
+    assert either_provider(base_url=f"{tls_server.url}/v1").paint(request_for()).data
+    assert proxy.asked == [f"CONNECT 127.0.0.1:{tls_server.port}"]
+    seen = str(proxy.headers)
+    assert "basic " in seen
+    assert OPENAI_KEY.lower() not in seen
+    assert GEMINI_KEY.lower() not in seen
+
+
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "127.0.0.0/8", "*"])
+def test_no_proxy_is_honoured(
+    openai_provider: MakeProvider, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, exempt: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert openai_provider().paint(request_for()).data
+    assert not proxy.asked
+
+
+def test_a_proxy_that_refuses_means_unreachable_and_its_password_stays_out_of_sight(
+    openai_provider: MakeProvider, tls_server: ProviderServer, proxy: Proxy
+) -> None:
+    proxy.refuse = True
+    with pytest.raises(failures.ProviderUnreachable) as caught:
+        openai_provider(base_url=f"{tls_server.url}/v1").paint(request_for())
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert "proxy-password" not in str(chain)
+        chain = chain.__cause__
+
+
+def test_a_proxy_that_says_nothing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with silent_server() as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        with pytest.raises(httpx2.ConnectTimeout):
+            post("https://provider.example", connect_timeout=0.3)
+
+
+def test_a_proxy_of_an_unknown_kind_is_a_connect_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(httpx2.ConnectError):
+        post("https://provider.example")

@@ -1,0 +1,212 @@
+"""A chain of two providers under one deadline: the real SDKs against two scripted servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from pytest_django.fixtures import Settings
+
+from images.exceptions import ContentRejected, ImagesError, ProviderFailure, ProviderTimeout
+from images.models import GeneratedImage
+from images.services import chain, generate_image
+from tests.fakes.provider_server import ProviderServer
+
+WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Chain(NamedTuple):
+    """Gemini is asked first, then OpenAI."""
+
+    gemini: ProviderServer
+    openai: ProviderServer
+    settings: Settings
+
+    def configure(self, **changes: Any) -> None:
+        self.settings.IMAGES = {**self.settings.IMAGES, **changes}
+
+    def paid_calls(self) -> tuple[int, int]:
+        return len(self.gemini.requests), len(self.openai.requests)
+
+
+@pytest.fixture
+def providers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
+    monkeypatch.setattr(chain, "BACKOFF", 0.01)
+    with ProviderServer() as gemini, ProviderServer() as openai:
+        settings.IMAGES = {
+            "PROVIDER": "gemini,openai",
+            "GEMINI_API_KEY": "AIza-secret",
+            "GEMINI_API_BASE_URL": f"{gemini.url}/v1beta",
+            "OPENAI_API_KEY": "sk-secret",
+            "OPENAI_BASE_URL": f"{openai.url}/v1",
+            "DEADLINE": 20,
+        }
+        yield Chain(gemini, openai, settings)
+
+
+def codes(image: GeneratedImage | None = None) -> list[tuple[str, str]]:
+    image = image or GeneratedImage.objects.get()
+    return [(attempt["provider"], attempt["code"]) for attempt in image.attempts]
+
+
+def test_the_first_paints_where_it_can(providers: Chain) -> None:
+    image = generate_image(**WANTED)
+    assert (image.provider, image.model) == ("gemini", "gemini-nano-banana-2.1")
+    assert providers.paid_calls() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [
+        ("http_401", "provider_auth"),
+        ("http_403", "provider_auth"),
+        ("http_404", "provider_model_unavailable"),
+        ("quota", "provider_quota_exhausted"),
+        ("http_500", "provider_error"),
+        ("http_502", "provider_error"),
+        ("reset", "provider_bad_response"),
+        ("truncated_body", "provider_bad_response"),
+        ("garbage", "provider_bad_response"),
+        ("redirect", "provider_bad_response"),
+        ("no_image", "provider_no_image"),
+        ("text_only", "provider_no_image"),
+        ("svg", "provider_bad_image"),
+        ("truncated_image", "provider_bad_image"),
+    ],
+)
+def test_the_second_paints_where_the_first_failed_and_the_answer_says_so(
+    providers: Chain, mode: str, code: str
+) -> None:
+    providers.gemini.script(mode)
+    image = generate_image(**WANTED)
+    assert (image.provider, image.model) == ("openai", "gpt-image-2.6-flare")
+    assert codes(image) == [("gemini", code), ("openai", "ok")]
+    assert providers.paid_calls() == (1, 1)
+    assert all(attempt["ms"] >= 0 and attempt["model"] for attempt in image.attempts)
+
+
+@pytest.mark.parametrize("mode", ["content_policy", "safety_block"])
+def test_a_refusal_of_the_content_is_never_taken_elsewhere(providers: Chain, mode: str) -> None:
+    providers.gemini.script(mode)
+    with pytest.raises(ContentRejected):
+        generate_image(**WANTED)
+    assert providers.paid_calls() == (1, 0)
+
+
+def test_a_request_the_provider_did_not_understand_is_not_taken_elsewhere(providers: Chain) -> None:
+    providers.gemini.script("http_400")
+    with pytest.raises(ProviderFailure) as failure:
+        generate_image(**WANTED)
+    assert failure.value.code == "provider_error"
+    assert providers.paid_calls() == (1, 0)
+
+
+@pytest.mark.parametrize("mode", ["hang", "hang_body", "drip_headers", "slow_drip"])
+def test_a_first_provider_that_hangs_or_drips_leaves_the_second_its_half(providers: Chain, mode: str) -> None:
+    providers.configure(DEADLINE=2)
+    providers.gemini.script(mode)
+    started = time.monotonic()
+    image = generate_image(**WANTED)
+    assert codes(image) == [("gemini", "provider_timeout"), ("openai", "ok")]
+    assert time.monotonic() - started < 2
+
+
+def test_where_both_hang_the_one_deadline_ends_it(providers: Chain) -> None:
+    providers.configure(DEADLINE=1)
+    providers.gemini.script("hang")
+    providers.openai.script("hang")
+    started = time.monotonic()
+    with pytest.raises(ProviderTimeout):
+        generate_image(**WANTED)
+    assert time.monotonic() - started < 1.5
+    assert codes() == [("gemini", "provider_timeout"), ("openai", "provider_timeout")]
+
+
+class TestBilling:
+    @pytest.mark.parametrize("mode", ["http_500", "reset", "no_image", "svg", "garbage"])
+    def test_the_switch_ends_the_chain_where_the_first_may_have_billed(self, providers: Chain, mode: str) -> None:
+        providers.configure(FAILOVER_AFTER_BILLING=False)
+        providers.gemini.script(mode)
+        with pytest.raises(ProviderFailure):
+            generate_image(**WANTED)
+        assert providers.paid_calls() == (1, 0)
+
+    @pytest.mark.parametrize("mode", ["http_401", "http_404", "quota", "http_503"])
+    def test_the_switch_leaves_failures_alone_that_cost_nothing(self, providers: Chain, mode: str) -> None:
+        providers.configure(FAILOVER_AFTER_BILLING=False)
+        providers.gemini.script(*[mode] * 3)
+        assert generate_image(**WANTED).provider == "openai"
+
+    @pytest.mark.parametrize(
+        "mode", ["http_500", "http_502", "http_409", "http_408", "reset", "close", "truncated_body", "garbage", "svg"]
+    )
+    def test_no_provider_is_asked_twice_after_it_may_have_billed(self, providers: Chain, mode: str) -> None:
+        providers.configure(PROVIDER="openai")
+        providers.openai.script(mode)
+        with pytest.raises(ProviderFailure):
+            generate_image(**WANTED)
+        assert providers.paid_calls() == (0, 1)
+
+
+class TestRetries:
+    def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_the_row(self, providers: Chain) -> None:
+        providers.gemini.script("http_503", "http_529")
+        image = generate_image(**WANTED)
+        assert codes(image) == [
+            ("gemini", "provider_overloaded"),
+            ("gemini", "provider_overloaded"),
+            ("gemini", "ok"),
+        ]
+
+    def test_after_three_tries_the_next_is_asked(self, providers: Chain) -> None:
+        providers.gemini.script(*["http_503"] * 5)
+        assert generate_image(**WANTED).provider == "openai"
+        assert providers.paid_calls() == (3, 1)
+
+    def test_a_refused_connection_is_tried_again_and_then_the_next(self, providers: Chain) -> None:
+        providers.gemini.close()
+        image = generate_image(**WANTED)
+        assert codes(image) == [("gemini", "provider_unreachable")] * 3 + [("openai", "ok")]
+
+    def test_a_rate_limit_whose_pause_does_not_fit_goes_to_the_next_at_once(self, providers: Chain) -> None:
+        providers.configure(DEADLINE=6)  # the server says "in 2 seconds"; half of the first one's share is 1.5
+        providers.gemini.script("http_429")
+        started = time.monotonic()
+        assert generate_image(**WANTED).provider == "openai"
+        assert time.monotonic() - started < 2
+        assert providers.paid_calls() == (1, 1)
+
+    def test_a_rate_limit_whose_pause_fits_is_waited_for(self, providers: Chain) -> None:
+        providers.configure(PROVIDER="gemini")
+        providers.gemini.script("http_429")
+        assert codes(generate_image(**WANTED)) == [("gemini", "provider_rate_limited"), ("gemini", "ok")]
+
+
+class TestWhatTheCallerIsTold:
+    def test_the_failure_after_which_asking_again_can_help(self, providers: Chain) -> None:
+        providers.configure(OPENAI_API_KEY="")
+        providers.gemini.script("http_500")
+        with pytest.raises(ImagesError) as told:
+            generate_image(**WANTED)
+        assert (told.value.code, told.value.retryable) == ("provider_error", True)
+        assert codes() == [("gemini", "provider_error"), ("openai", "provider_not_configured")]
+
+    def test_a_refusal_by_the_second_outweighs_an_outage_of_the_first(self, providers: Chain) -> None:
+        providers.gemini.script("http_500")
+        providers.openai.script("content_policy")
+        with pytest.raises(ContentRejected):
+            generate_image(**WANTED)
+
+    def test_no_key_shows_anywhere(self, providers: Chain, caplog: pytest.LogCaptureFixture) -> None:
+        providers.gemini.script("http_401")
+        providers.openai.script("http_401")
+        with caplog.at_level("DEBUG"), pytest.raises(ImagesError) as told:
+            generate_image(**WANTED)
+        shown = caplog.text + repr(told.value) + str(GeneratedImage.objects.values())
+        assert "AIza-secret" not in shown
+        assert "sk-secret" not in shown
+        assert "GEMINI_API_KEY" in told.value.message
