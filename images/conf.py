@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,9 +82,18 @@ class ProviderBackend:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def _split(value: str | Iterable[str]) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(part.strip() for part in parts if part.strip())
+def _backend(alias: str, entry: Any, builtin: ProviderBackend | None) -> ProviderBackend:
+    entry = {"BACKEND": entry} if isinstance(entry, str) else entry
+    options = (entry.get("OPTIONS") or {}) if isinstance(entry, Mapping) else None
+    if not isinstance(options, Mapping):
+        raise ImproperlyConfigured(
+            f'IMAGES["PROVIDERS"]["{alias}"] must be a dotted path or {{"BACKEND", "OPTIONS"}}.'
+        )
+    path = entry.get("BACKEND") or (builtin.path if builtin else "")
+    if not path:
+        raise ImproperlyConfigured(f'IMAGES["PROVIDERS"]["{alias}"] has no "BACKEND".')
+    inherited = builtin.options if builtin and builtin.path == path else {}
+    return ProviderBackend(path=path, options={**inherited, **options})
 
 
 class Settings:
@@ -125,6 +134,14 @@ class Settings:
             return value if isinstance(value, bool) else text in _TRUE
         raise ImproperlyConfigured(f"{self.spelling(name)} must be true or false, not {value!r}.")
 
+    def _names(self, name: str) -> tuple[str, ...]:
+        """A list of texts, or one text with commas."""
+        value = self._get(name)
+        if not isinstance(value, (str, list, tuple, set)):
+            raise ImproperlyConfigured(f"{self.spelling(name)} must be a list or a text with commas, not {value!r}.")
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(text for part in parts if (text := str(part).strip()))
+
     @staticmethod
     def spelling(name: str) -> str:
         """How an operator writes the setting: its environment variable, or its key in IMAGES."""
@@ -135,7 +152,7 @@ class Settings:
     @property
     def providers(self) -> tuple[str, ...]:
         """The aliases to try, in order of preference."""
-        names = _split(self._get("PROVIDER"))
+        names = self._names("PROVIDER")
         if not names:
             raise ImproperlyConfigured("IMAGE_PROVIDER names no provider.")
         return tuple(dict.fromkeys(names))
@@ -148,14 +165,11 @@ class Settings:
         `BACKEND` may be left out, and its `OPTIONS` are laid over those from the environment.
         """
         backends = self._builtin_backends()
-        for alias, entry in dict(self._get("PROVIDERS")).items():
-            entry = {"BACKEND": entry} if isinstance(entry, str) else dict(entry)
-            base = backends.get(alias)
-            path = entry.get("BACKEND") or (base.path if base else "")
-            if not path:
-                raise ImproperlyConfigured(f'IMAGES["PROVIDERS"]["{alias}"] has no "BACKEND".')
-            inherited = base.options if base and base.path == path else {}
-            backends[alias] = ProviderBackend(path=path, options={**inherited, **entry.get("OPTIONS", {})})
+        configured = self._get("PROVIDERS")
+        if not isinstance(configured, Mapping):
+            raise ImproperlyConfigured('IMAGES["PROVIDERS"] must be a dictionary.')
+        for alias, entry in configured.items():
+            backends[alias] = _backend(alias, entry, backends.get(alias))
         return backends
 
     def _builtin_backends(self) -> dict[str, ProviderBackend]:
@@ -185,7 +199,7 @@ class Settings:
     @property
     def fetch_allowed_hosts(self) -> tuple[str, ...]:
         """Hosts from which an image may be fetched over plain http or from a private address."""
-        return tuple(host.lower() for host in _split(self._get("FETCH_ALLOWED_HOSTS")))
+        return tuple(host.lower() for host in self._names("FETCH_ALLOWED_HOSTS"))
 
     @property
     def failover_after_billing(self) -> bool:
@@ -258,7 +272,7 @@ class Settings:
     def trusted_networks(self) -> tuple[Network, ...]:
         """Networks whose callers need no credentials."""
         try:
-            return tuple(ipaddress.ip_network(text) for text in _split(self._get("TRUSTED_NETWORKS")))
+            return tuple(ipaddress.ip_network(text) for text in self._names("TRUSTED_NETWORKS"))
         except ValueError as err:
             raise ImproperlyConfigured(f"IMAGE_TRUSTED_NETWORKS holds no valid CIDR: {err}") from err
 

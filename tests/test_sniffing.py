@@ -274,3 +274,14 @@ def test_webp_frame_is_measured(frame: bytes) -> None:
 def test_broken_or_moving_webp_is_refused(data: bytes) -> None:
     with pytest.raises(NotAnImage):
         inspect(data)
+
+
+SMALLEST = [png(header(), PIXELS, END), SOI + FRAME + SCAN + EOI, webp(lossy()), webp(LOSSLESS)]
+
+
+@pytest.mark.parametrize("whole", SMALLEST, ids=["png", "jpeg", "webp", "webp-lossless"])
+def test_every_truncation_of_the_smallest_files_is_refused(whole: bytes) -> None:
+    assert inspect(whole).width == 5
+    for length in range(len(whole)):
+        with pytest.raises(NotAnImage):
+            inspect(whole[:length])

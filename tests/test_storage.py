@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from django.core.files.storage import FileSystemStorage
+from django.core.files.storage import FileSystemStorage, Storage
 from pytest_django import Settings
 
-from images import storage
+from images import local_files, storage
 from images.exceptions import StorageError
 from images.models import image_storage
 from tests.fakes.storages import BROKEN, IN_MEMORY, VendorError, use_storage
@@ -247,12 +247,24 @@ def test_a_file_that_cannot_be_removed_is_reported(media_root: Path) -> None:
     assert str(media_root) not in str(caught.value)
 
 
+def test_a_folder_that_a_rival_removes_is_made_again(media_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, rivals = local_files._make_folders, iter([os.rmdir, os.rmdir])
+
+    def make_then_lose(storage: Storage, folder: str) -> None:
+        inner(storage, folder)
+        next(rivals, str)(folder)
+
+    monkeypatch.setattr(local_files, "_make_folders", make_then_lose)
+
+    assert storage.save(STEM, "png", DATA) == NAME
+
+
 def test_saving_and_removing_at_once_in_one_folder_never_fails(media_root: Path) -> None:
     failures: list[StorageError] = []
 
     def work(worker: int) -> None:
         try:
-            for count in range(150):
+            for count in range(50):
                 storage.remove(storage.save(f"{STEM}-{worker}-{count}", "png", b"data"))
         except StorageError as err:
             failures.append(err)
