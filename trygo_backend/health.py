@@ -60,7 +60,7 @@ def database_problem() -> str | None:
     which is longer than a probe's.
     """
     probe = connection.copy()
-    _without_pool(probe)
+    leave_the_pool(probe)
     try:
         with probe.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM django_migrations")
@@ -72,8 +72,9 @@ def database_problem() -> str | None:
     return None
 
 
-def _without_pool(probe: BaseDatabaseWrapper) -> None:
-    options = probe.settings_dict["OPTIONS"] = dict(probe.settings_dict["OPTIONS"])
+def leave_the_pool(probe: BaseDatabaseWrapper) -> None:
+    """Make a connection that is not open yet one of its own, which gives up after `DATABASE_TIMEOUT`."""
+    options = probe.settings_dict["OPTIONS"]  # a copy's settings are its own
     options.pop("pool", None)
     if probe.vendor == "postgresql":
         options["connect_timeout"] = DATABASE_TIMEOUT

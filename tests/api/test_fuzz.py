@@ -32,7 +32,7 @@ def one_connection() -> Iterator[None]:
 
 @pytest.fixture
 def token(one_connection: None, user: User, brush: Brush) -> str:
-    return Token.objects.create(user=user).key
+    return str(Token.objects.create(user=user).key)
 
 
 # Generating the schema asks no database.

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
+
+from trygo_backend.health import leave_the_pool
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/"])
@@ -71,3 +74,12 @@ def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.Monkey
     assert response.status_code == 503
     assert response.json()["checks"]["database"].startswith("The database does not answer")
     assert str(tmp_path) not in response.text
+
+
+def test_the_probe_does_not_queue_for_the_pool() -> None:
+    original = {**connections["default"].settings_dict, "OPTIONS": {"pool": {"max_size": 1}, "sslmode": "require"}}
+    probe = DatabaseWrapper(original).copy()
+    leave_the_pool(probe)
+    assert probe.pool is None
+    assert probe.settings_dict["OPTIONS"] == {"sslmode": "require", "connect_timeout": 3}
+    assert "pool" in original["OPTIONS"]

@@ -80,6 +80,19 @@ def test_it_serves_and_believes_nobody_about_themselves(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("**/gunicorn.ctl"))
 
 
+def test_ctrl_c_is_the_masters_affair(tmp_path: Path) -> None:
+    """A worker that is interrupted by the terminal and then stopped by its master would wait for itself for ever."""
+    with running_server(tmp_path) as (base, server):
+        requests.get(f"{base}/health", timeout=30)
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        workers = children.read_text().split()
+        os.kill(int(workers[0]), signal.SIGINT)
+        assert requests.get(f"{base}/health", timeout=30).ok
+        assert children.read_text().split() == workers
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) == 0
+
+
 def test_it_refuses_a_provider_that_does_not_exist(tmp_path: Path) -> None:
     assert "IMAGE_PROVIDER" in refusal(tmp_path, IMAGE_PROVIDER="midjourny")
 
