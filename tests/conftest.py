@@ -10,6 +10,8 @@ from rest_framework.test import APIClient
 
 from tests.fakes.painters import Brush
 
+pytest_plugins = ["tests.fakes.fixtures"]
+
 
 @pytest.fixture(autouse=True)
 def media_root(settings: Settings, tmp_path: Path) -> Path:

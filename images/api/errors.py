@@ -86,7 +86,10 @@ def _images_error(exc: ImagesError) -> Response:
     details = _camel_details(exc.details) if isinstance(exc, InvalidRequest) else None
     body = error_body(exc.code, exc.message, retryable=exc.retryable, details=details)
     headers = {} if exc.retry_after is None else {"Retry-After": str(math.ceil(exc.retry_after))}
-    return Response(body, status=exc.status_code, headers=headers)
+    response = Response(body, status=exc.status_code, headers=headers)
+    # The service has logged it; Django would log every 5xx again, as an error of ours.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 def _camel_details(details: Mapping[str, list[str]]) -> dict[str, list[str]]:

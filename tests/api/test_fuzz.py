@@ -41,6 +41,7 @@ schema = schemathesis.openapi.from_wsgi("/api/schema/?format=json", get_wsgi_app
 
 @schema.parametrize()
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_no_input_makes_a_500(case: Any, token: str) -> None:
     response = case.call(headers={"Authorization": f"Token {token}"})
