@@ -11,6 +11,11 @@ class ImagesConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401  (registers the system checks)
+        from .conf import conf
         from .services import deletion
 
         deletion.connect()
+        if conf.metrics:
+            from . import metrics  # only then: it needs a package that most do without
+
+            metrics.connect()

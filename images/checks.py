@@ -26,6 +26,7 @@ from django.utils.module_loading import import_string
 from .conf import DEFAULTS, Network, Settings, conf
 from .models import image_storage
 from .providers import get_provider
+from .providers.calendar import utc_today
 
 #: The checks' tag: `manage.py check --tag images`.
 TAG = "images"
@@ -43,6 +44,8 @@ PROMPT_BUILDER_BROKEN = "images.E009"
 STORAGE_BROKEN = "images.E010"
 PROVIDER_BROKEN = "images.E011"
 PUBLIC_URL_UNUSABLE = "images.E012"
+MODEL_RETIRED = "images.W013"
+QUEUE_BROKEN = "images.E014"
 
 #: Prefix lengths below which a network holds more strangers than anybody's "internal" does, by IP version.
 _WIDEST_PRIVATE = {4: 8, 6: 7}
@@ -141,6 +144,31 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
 
 
 @register(TAG)
+def check_models(**_: Any) -> list[CheckMessage]:
+    """No provider of the chain is set to a model that its vendor is known to have turned off, or to be about to."""
+    if _problem("providers") or _problem("provider_backends"):
+        return []
+    known = conf.provider_backends
+    return [message for alias in conf.providers if alias in known for message in _model_messages(alias)]
+
+
+def _model_messages(alias: str) -> list[CheckMessage]:
+    try:
+        provider = get_provider(alias)
+    except ImproperlyConfigured:
+        return []  # check_providers has said so
+    retirement = provider.retirement()
+    if retirement is None:
+        return []
+    hint = (
+        f"{retirement.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. Where a "
+        f'server of your own still has the model, add "{MODEL_RETIRED}" to SILENCED_SYSTEM_CHECKS.'
+    )
+    sentence = retirement.sentence(provider.model, utc_today())
+    return [Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=MODEL_RETIRED)]
+
+
+@register(TAG)
 def check_prompt_builder(**_: Any) -> list[CheckMessage]:
     """The prompt builder can be imported."""
     if _problem("prompt_builder"):
@@ -156,6 +184,21 @@ def check_prompt_builder(**_: Any) -> list[CheckMessage]:
 def _broken_prompt_builder(problem: str) -> CheckMessage:
     hint = f'Give the dotted path of a class, or remove the setting to use "{DEFAULTS["PROMPT_BUILDER"]}".'
     return Error(f'IMAGES["PROMPT_BUILDER"]: {problem}.', hint=hint, id=PROMPT_BUILDER_BROKEN)
+
+
+@register(TAG)
+def check_queue(**_: Any) -> list[CheckMessage]:
+    """The queue can be imported."""
+    if _problem("queue") or not conf.queue:
+        return []
+    hint = "Install what it needs: pip install 'trygo-images[celery]'. Or remove IMAGES[\"QUEUE\"] to do without."
+    try:
+        enqueue = import_string(conf.queue)
+    except ImportError as err:
+        return [Error(f'IMAGES["QUEUE"]: cannot import {conf.queue!r}: {err}.', hint=hint, id=QUEUE_BROKEN)]
+    if callable(enqueue):
+        return []
+    return [Error(f'IMAGES["QUEUE"]: {conf.queue!r} is not a function.', hint=hint, id=QUEUE_BROKEN)]
 
 
 @register(TAG)

@@ -38,8 +38,14 @@ ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "FETCH_ALLOWED_HOSTS": ("IMAGE_FETCH_ALLOWED_HOSTS",),
     "FAILOVER_AFTER_BILLING": ("IMAGE_FAILOVER_AFTER_BILLING",),
     "IDEMPOTENCY_TTL": ("IMAGE_IDEMPOTENCY_TTL",),
+    "QUEUE_TIMEOUT": ("IMAGE_QUEUE_TIMEOUT",),
+    "RUN_ON_WORKERS": ("IMAGE_RUN_ON_WORKERS",),
+    "RETRY_LOST": ("IMAGE_RETRY_LOST",),
+    "METRICS": ("IMAGE_METRICS",),
     "MIN_FREE_BYTES": ("IMAGE_MIN_FREE_BYTES",),
     "MEDIA_CACHE_CONTROL": ("IMAGE_MEDIA_CACHE_CONTROL",),
+    "MEDIA_DELIVERY": ("IMAGE_MEDIA_DELIVERY",),
+    "MEDIA_ACCEL_PREFIX": ("IMAGE_MEDIA_ACCEL_PREFIX",),
 }
 
 DEFAULTS: dict[str, Any] = {
@@ -62,14 +68,26 @@ DEFAULTS: dict[str, Any] = {
     "FETCH_ALLOWED_HOSTS": (),
     "FAILOVER_AFTER_BILLING": True,
     "IDEMPOTENCY_TTL": 24 * 3600.0,
+    "QUEUE": "",
+    "QUEUE_TIMEOUT": 900.0,
+    "RUN_ON_WORKERS": False,
+    "RETRY_LOST": False,
+    "METRICS": False,
     "MIN_FREE_BYTES": 64 * 1024 * 1024,
     "MEDIA_CACHE_CONTROL": "no-cache",
+    "MEDIA_DELIVERY": "stream",
+    "MEDIA_ACCEL_PREFIX": "/protected-media/",
     "MAX_IMAGE_BYTES": 30 * 1024 * 1024,
     "MAX_IMAGE_PIXELS": 50_000_000,
     "MAX_BODY_BYTES": 2 * 1024 * 1024,
     "PROMPT_BUILDER": "images.services.prompts.PromptBuilder",
     "STORAGE": "default",
 }
+
+#: Names of queues that need no dotted path.
+QUEUES = {"celery": "images.tasks.enqueue"}
+#: How the bytes of a picture reach the browser.
+DELIVERIES = ("stream", "redirect", "accel")
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -226,6 +244,37 @@ class Settings:
         """The dotted path of the prompt builder's class."""
         return self._text("PROMPT_BUILDER")
 
+    # --- the queue ----------------------------------------------------------------------------------------
+
+    @property
+    def queue(self) -> str:
+        """The dotted path of the function that puts an image's id into the queue, or "" where there is no queue."""
+        name = self._text("QUEUE").strip()
+        return QUEUES.get(name, name)
+
+    @property
+    def queue_timeout(self) -> float:
+        """Seconds a request may wait in the queue for a worker; afterwards it has failed."""
+        return self._number("QUEUE_TIMEOUT", 1)
+
+    @property
+    def run_on_workers(self) -> bool:
+        """Whether every generation runs on the queue's workers while its caller waits."""
+        wanted = self._flag("RUN_ON_WORKERS")
+        if wanted and not self.queue:
+            raise ImproperlyConfigured('IMAGE_RUN_ON_WORKERS needs a queue: set IMAGES["QUEUE"] (CELERY_BROKER_URL).')
+        return wanted
+
+    @property
+    def retry_lost(self) -> bool:
+        """Whether a generation whose worker was killed is made again, though its provider may bill twice."""
+        return self._flag("RETRY_LOST")
+
+    @property
+    def metrics(self) -> bool:
+        """Whether metrics for Prometheus are kept; read once, when the app is ready."""
+        return self._flag("METRICS")
+
     # --- files and addresses ------------------------------------------------------------------------------
 
     @property
@@ -245,6 +294,22 @@ class Settings:
     def media_cache_control(self) -> str:
         """The `Cache-Control` of served images."""
         return self._text("MEDIA_CACHE_CONTROL")
+
+    @property
+    def media_delivery(self) -> str:
+        """How pictures are sent: `stream`, `redirect` (to the storage's own signed address) or `accel` (by nginx)."""
+        value = self._text("MEDIA_DELIVERY")
+        if value not in DELIVERIES:
+            raise ImproperlyConfigured(f"IMAGE_MEDIA_DELIVERY must be one of {', '.join(DELIVERIES)}, not {value!r}.")
+        return value
+
+    @property
+    def media_accel_prefix(self) -> str:
+        """The internal nginx location under which `accel` finds the media root, with slashes around it."""
+        value = self._text("MEDIA_ACCEL_PREFIX")
+        if not value.startswith("/") or not value.endswith("/"):
+            raise ImproperlyConfigured("IMAGE_MEDIA_ACCEL_PREFIX must begin and end with a slash.")
+        return value
 
     @property
     def min_free_bytes(self) -> int:

@@ -97,6 +97,15 @@ class TooManyGenerations(ImagesError):
     default_message = "Too many images are being made at this moment. Ask again in a few seconds."
 
 
+class QueueUnavailable(ImagesError):
+    """The queue did not take the request, or no worker took it up in time. Nothing was paid for."""
+
+    code = "queue_unavailable"
+    status_code = 503
+    retryable = True
+    default_message = "The image could not be queued. Ask again later."
+
+
 class ProviderFailure(ImagesError):
     """A provider did not paint. Subclasses say what may be tried next.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -17,6 +18,9 @@ logger = logging.getLogger("images")
 
 #: A concurrent removal may take a folder between its making and the first file in it; never this often in a row.
 _FOLDER_TRIES = 10
+
+#: Why a file could not be linked, where it can be copied.
+_COPY_INSTEAD = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 FULL = "The disk is full. The operator has to make room under the media root (STORAGE_ROOT)."
 READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator has to look at its rights and its mount."
@@ -77,6 +81,36 @@ def write_into_place(storage: Storage, name: str, path: str, data: bytes) -> str
         _discard(temporary)
 
 
+def link_into_place(storage: Storage, path: str, source: str) -> bool:
+    """Give a whole file of the same disk a second name in the storage, without copying anything.
+
+    Args:
+        storage: A local one.
+        path: The new place. Whatever lies there already stays.
+        source: The file.
+
+    Returns:
+        Whether it could be done: another disk, another owner, or a file system without links must be copied from.
+
+    Raises:
+        OSError: It could not be done for a reason that copying does not help with, for example a missing media root.
+    """
+    _make_folders(storage, os.path.dirname(path))
+    try:
+        os.link(source, path, follow_symlinks=False)
+    except OSError as err:
+        if err.errno in _COPY_INSTEAD:
+            return False
+        raise
+    try:
+        if (mode := getattr(storage, "file_permissions_mode", None)) is not None:
+            os.chmod(path, mode)
+    except PermissionError:
+        os.unlink(path)
+        return False
+    return True
+
+
 def _discard(path: str) -> None:
     """Remove what must not stay. A failure is only logged: the error that led here says more to the caller."""
     try:
@@ -110,12 +144,27 @@ def _make_folders(storage: Storage, folder: str) -> None:
     while folder != root and not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
-    mode = getattr(storage, "directory_permissions_mode", None)
     for path in reversed(missing):
         with contextlib.suppress(FileExistsError):  # another thread made it just now
             os.mkdir(path)
-            if mode is not None:
-                os.chmod(path, mode)
+            _set_mode(storage, path)
+
+
+def _set_mode(storage: Storage, folder: str) -> None:
+    mode = getattr(storage, "directory_permissions_mode", None)
+    if mode is not None:
+        os.chmod(folder, mode)
+
+
+def make_media_root(storage: Storage) -> None:
+    """Make the folder of a local storage, but not the one above it, whose absence is a mistake in the settings.
+
+    Raises:
+        OSError: It cannot be made. That it is there already is fine.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(media_root(storage))
+        _set_mode(storage, media_root(storage))
 
 
 def remove_if_empty(path: str) -> None:

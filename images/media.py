@@ -14,11 +14,12 @@ from typing import Any
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.cache import get_conditional_response
 from django.utils.http import http_date
 
 from .conf import conf
+from .hand_off import hand_off
 from .logs import log_event
 from .models import image_storage
 from .names import ROOT, is_plain_path
@@ -82,13 +83,24 @@ def serve(request: HttpRequest, path: str) -> HttpResponseBase:
         if file is None:
             return _refusal(404, "There is no such image.")
         try:
-            return _answer(request, file, path)
+            return _handed_off(path) or _answer(request, file, path)
         finally:
             file.close()
     except Exception as err:  # noqa: BLE001  (remote storages raise their SDK's own exceptions)
         trace = None if isinstance(err, OSError) else err
         log_event(logger, logging.ERROR, "media_failed", file=f"{ROOT}/{path}", error=repr(err), exc_info=trace)
         return _refusal(503, "The image cannot be read at the moment. Ask again later.")
+
+
+def _handed_off(path: str) -> HttpResponse | None:
+    """The answer that lets the storage or nginx send the file, where that is configured."""
+    response = hand_off(image_storage(), path)
+    if response is None:
+        return None
+    headers = response.headers
+    headers.setdefault("Cache-Control", conf.media_cache_control)
+    _describe(headers, path)
+    return response
 
 
 def _answer(request: HttpRequest, file: StoredFile, path: str) -> HttpResponseBase:
@@ -127,17 +139,22 @@ def _partial(response: HttpResponseBase, file: StoredFile, path: str, start: int
 def _with_content(response: HttpResponseBase, file: StoredFile, path: str, length: int) -> HttpResponseBase:
     """Add what describes the bytes that follow."""
     headers = response.headers
-    extension = path.rpartition(".")[2].lower()
-    headers["Content-Type"] = _TYPES.get(extension, "application/octet-stream")
-    if extension not in _TYPES:
-        headers["Content-Disposition"] = "attachment"
     headers["Content-Length"] = str(length)
     headers["Accept-Ranges"] = "bytes"
     if file.modified is not None:
         headers["Last-Modified"] = http_date(file.modified)
+    _describe(headers, path)
+    return _validated(response, file)
+
+
+def _describe(headers: ResponseHeaders, path: str) -> None:
+    """Add what a browser is to make of the file."""
+    extension = path.rpartition(".")[2].lower()
+    headers["Content-Type"] = _TYPES.get(extension, "application/octet-stream")
+    if extension not in _TYPES:
+        headers["Content-Disposition"] = "attachment"
     for name, value in _SAFETY.items():
         headers[name] = value
-    return _validated(response, file)
 
 
 def _validated(response: HttpResponseBase, file: StoredFile) -> HttpResponseBase:

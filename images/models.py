@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import uuid
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.files.storage import Storage, storages
-from django.db import models
+from django.db import models, router
+from django.db.models.deletion import Collector
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -17,6 +18,11 @@ from django.utils.translation import gettext_lazy as _
 
 from .addresses import absolute_url
 from .conf import conf
+from .exceptions import ImagesError, QueueUnavailable
+
+#: What is said of requests that ended without anybody saying so.
+STOPPED = "The server was stopped while it made this image. Ask for it again."
+NOT_TAKEN_UP = "No worker took the request up in time. Ask again later."
 
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could say so.
 STALE_AFTER = timedelta(seconds=30)
@@ -30,6 +36,21 @@ def image_storage() -> Storage:
 def upload_to(instance: GeneratedImage, filename: str) -> str:
     """The name of an image's file: the stem the row has known from the start, with the extension of `filename`."""
     return f"{instance.file_stem}.{filename.rpartition('.')[2]}"
+
+
+def set_null_where_images_live(
+    collector: Collector, field: models.Field[Any, Any], sub_objs: models.QuerySet[Any], using: str
+) -> None:
+    """`SET_NULL` for hosts whose router keeps the images in another database than the users.
+
+    Django looks for what points at a deleted user in the user's own database, where those hosts have no such table.
+    """
+    images = sub_objs.using(router.db_for_write(GeneratedImage))
+    models.SET_NULL(collector, field, images, using)
+
+
+# Django then hands over the rows as a queryset that has not been run.
+set_null_where_images_live.lazy_sub_objs = True  # type: ignore[attr-defined]
 
 
 def new_seed() -> int:
@@ -77,7 +98,9 @@ class GeneratedImage(models.Model):
         verbose_name=_("owner"),
         null=True,
         blank=True,
-        on_delete=models.SET_NULL,
+        on_delete=set_null_where_images_live,
+        # No constraint, since no database can check a row in another one.
+        db_constraint=False,
         related_name="generated_images",
     )
     content_item_id = models.CharField(_("content item"), max_length=255)
@@ -121,6 +144,8 @@ class GeneratedImage(models.Model):
     )
 
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    # Empty while the request waits in the queue; afterwards also the mark of whoever took it up.
+    started_at = models.DateTimeField(_("started"), null=True, blank=True, editable=False)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True, editable=False)
 
@@ -159,6 +184,14 @@ class GeneratedImage(models.Model):
     def current_status(self) -> str:
         """The status as a reader should see it: a stale `pending` counts as `failed`."""
         return Status.FAILED if self.is_stale else self.status
+
+    @property
+    def current_error(self) -> tuple[str, str]:
+        """Code and sentence of what went wrong, as a reader should see them; two empty texts where nothing has."""
+        if self.current_status != Status.FAILED:
+            return "", ""
+        stopped = (QueueUnavailable.code, NOT_TAKEN_UP) if self.started_at is None else (ImagesError.code, STOPPED)
+        return self.error_code or stopped[0], self.error_message or stopped[1]
 
     @property
     def is_ready(self) -> bool:

@@ -23,6 +23,8 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 #: Names that Windows, and with it many a network share, takes for devices, with any extension.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+#: 12 to 14 digits: years 1973 to 5138.
+_TELLING_NAME = re.compile(r"(?P<variant>[a-z]+)-(?P<milliseconds>[0-9]{12,14})(?:-.*)?", re.DOTALL)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +67,19 @@ def file_stem(*, content_item_id: str, variant: str, created_at: datetime, token
         created_at = timezone.make_aware(created_at, timezone.get_default_timezone())
     milliseconds = (created_at - _EPOCH) // timedelta(milliseconds=1)
     return f"{ROOT}/{safe_directory(content_item_id)}/{variant}-{milliseconds}-{token}"
+
+
+def read_file_name(name: str) -> tuple[str, datetime] | None:
+    """What an image's name tells: variant and time of creation. Names of the old service had no token.
+
+    Args:
+        name: Of a file, with or without its folders.
+
+    Returns:
+        The word in front, whatever it is, and the moment in UTC; `None` where the name is of another kind.
+    """
+    found = _TELLING_NAME.fullmatch(name.rpartition("/")[2].partition(".")[0])
+    return (found["variant"], _EPOCH + timedelta(milliseconds=int(found["milliseconds"]))) if found else None
 
 
 def is_plain_path(path: str) -> bool:

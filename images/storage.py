@@ -4,8 +4,8 @@ Everything lies under `draft-images/` of the storage that `IMAGES["STORAGE"]` na
 machine gets its files renamed into place, so that a file that can be fetched is a whole file; any other is handed the
 bytes. Whatever a storage raises leaves this module as `StorageError`, whose message never holds a path.
 
-A media root that is missing is an error here and never created: an unmounted disk must not be replaced by an empty
-folder on the wrong one. A project has the folder before it serves its first request.
+A media root that is missing is an error here: an unmounted disk must not be replaced by an empty folder on the wrong
+one. Only the first image of all makes it, since no file can be lost yet.
 
 Files are not forced to the platter (`fsync`): that would cost more than the rest of the request, and what a power cut
 takes is found by comparing sizes and digests with the rows.
@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterator
 
 from django.core.files.base import ContentFile
+from django.db import router
 
 from .conf import conf
 from .exceptions import StorageError
@@ -29,12 +30,13 @@ from .local_files import (
     READ_ONLY,
     folder_problem,
     local_path,
+    make_media_root,
     media_root,
     remove_if_empty,
     write_into_place,
 )
 from .logs import log_event
-from .models import image_storage
+from .models import GeneratedImage, image_storage
 from .names import ROOT, file_stem, is_plain_path, new_token, possible_names, safe_directory
 
 __all__ = [
@@ -103,7 +105,9 @@ def remove(name: str) -> None:
 
 
 def check_space(stem: str) -> None:
-    """Look whether a file could be stored, before a provider is paid for it. Nothing is written; microseconds.
+    """Look whether a file could be stored, before a provider is paid for it. It takes microseconds.
+
+    A media root that is missing is made where no row has a file yet; nothing else is written.
 
     Args:
         stem: The file's name as `file_stem` made it.
@@ -111,9 +115,24 @@ def check_space(stem: str) -> None:
     Raises:
         StorageError: The disk is full, not writable, or gone. Storages that are not local are not asked.
     """
-    if problem := storage_problem(stem):
+    problem = storage_problem(stem)
+    if problem == GONE and _make_first_root():
+        problem = storage_problem(stem)
+    if problem:
         log_event(logger, logging.ERROR, "storage_failed", action="check", file=stem, error=problem)
         raise StorageError(problem)
+
+
+def _make_first_root() -> bool:
+    """Make the media root where it is certain that it is not the mount point of a disk with images on it."""
+    if GeneratedImage.objects.using(router.db_for_write(GeneratedImage)).exclude(file="").exists():
+        return False
+    try:
+        make_media_root(image_storage())
+    except OSError as err:
+        log_event(logger, logging.ERROR, "storage_failed", action="make_root", error=repr(err))
+        return False
+    return True
 
 
 def storage_problem(stem: str = f"{ROOT}/any") -> str | None:

@@ -23,5 +23,5 @@ urlpatterns = [
     # An id may hold slashes: the old form is contentItemId/filename.
     path("api/images/<path:image_id>", _detail, name="image-detail"),
     # Whatever follows, line breaks included, is answered by the view: its 404 is one that nobody caches.
-    re_path(r"^media/draft-images/(?P<path>[\s\S]*)\Z", serve, name="media"),
+    re_path(r"^media/draft-images/(?P<path>[\s\S]*)\Z", non_atomic(serve), name="media"),
 ]

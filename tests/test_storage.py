@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.files.storage import FileSystemStorage, Storage
@@ -16,7 +17,7 @@ from pytest_django import Settings
 
 from images import local_files, storage
 from images.exceptions import StorageError
-from images.models import image_storage
+from images.models import GeneratedImage, image_storage
 from tests.fakes.storages import BROKEN, IN_MEMORY, VendorError, use_storage
 
 STEM = "draft-images/item/hero-1763049170351-0123456789ab"
@@ -305,8 +306,37 @@ def test_a_disk_without_room_for_one_more_file_is_full(settings: Settings, small
         storage.check_space(STEM)
 
 
-def test_a_missing_media_root_is_seen_before_paying(media_root: Path) -> None:
+def recorded_image(**fields: Any) -> GeneratedImage:
+    values = {"content_item_id": "item", "title": "A title", "file_stem": STEM, "file": NAME, "status": "ready"}
+    return GeneratedImage.objects.create(**values | fields)
+
+
+@pytest.mark.django_db
+def test_the_first_image_of_all_makes_the_media_root(settings: Settings, media_root: Path) -> None:
+    settings.FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o2751
     media_root.rmdir()
+    recorded_image(status="pending", file="")
+
+    storage.check_space(STEM)
+
+    assert stat.S_IMODE(media_root.stat().st_mode) == 0o2751
+    storage.check_space(STEM)
+
+
+@pytest.mark.django_db
+def test_the_folder_above_the_media_root_is_never_made(settings: Settings, tmp_path: Path) -> None:
+    settings.MEDIA_ROOT = str(tmp_path / "volume" / "media")
+
+    with pytest.raises(StorageError, match="missing"):
+        storage.check_space(STEM)
+    assert not (tmp_path / "volume").exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", ["ready", "deleting"])
+def test_a_missing_media_root_is_seen_before_paying_where_there_are_images(media_root: Path, status: str) -> None:
+    media_root.rmdir()
+    recorded_image(status=status)
 
     with pytest.raises(StorageError, match="missing"):
         storage.check_space(STEM)

@@ -43,6 +43,9 @@ workers = _env.integer("WEB_CONCURRENCY", 1, minimum=1, maximum=256)
 threads = conf.max_concurrency + SPARE_THREADS
 worker_connections = connection_limit(threads)
 
+#: Seconds before the end of a graceful stop at which a worker gives up, to mark what it could not finish.
+STOP_MARGIN = 5
+
 # A stop waits for the generations under way: they are paid for.
 graceful_timeout = math.ceil(conf.deadline) + 30
 # The heartbeat comes from the worker's main thread, which only waits; this is for a process that is stuck as a whole.
@@ -62,7 +65,7 @@ secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
 
-def post_worker_init(_worker: Any) -> None:
+def post_worker_init(worker: Any) -> None:
     """Do before the first request what would make it slow: import the addresses' views, build the providers' clients.
 
     A provider that cannot be warmed up is only logged: the rest of the server works without it.
@@ -70,6 +73,9 @@ def post_worker_init(_worker: Any) -> None:
     # Ctrl-C reaches master and workers alike, and the master then stops its workers. A worker that is interrupted a
     # second time while it stops waits for itself for ever (its handler takes the thread pool's lock twice).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The master kills its workers at the end of the time; this copy of the settings is the worker's own.
+    patience = worker.cfg.graceful_timeout
+    worker.cfg.set("graceful_timeout", patience - min(STOP_MARGIN, patience // 3))
     from django.urls import get_resolver
 
     from images.providers import get_provider
@@ -81,3 +87,13 @@ def post_worker_init(_worker: Any) -> None:
             get_provider(alias).warm_up()
         except Exception as err:  # noqa: BLE001  (a provider may be anybody's code)
             logger.warning("warm_up_failed provider=%s error=%s", alias, type(err).__name__)
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """Mark what could not be finished, after the graceful time is over. Mostly there is nothing to mark."""
+    from django.apps import apps
+
+    if apps.ready:  # not where the worker stopped because it could not start
+        from images.services.stopping import abandon_generations
+
+        abandon_generations()

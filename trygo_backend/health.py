@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connection
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
+
+from images.conf import conf
 
 logger = logging.getLogger("trygo_backend.health")
 
@@ -47,10 +50,17 @@ class HealthMiddleware:
 
 
 def readiness() -> HttpResponse:
-    """200 where the database and the storage can be used, 503 with the reasons where not."""
+    """200 where the database and the storage can be used, 503 with the reasons where not.
+
+    A queue that nobody works on is told (`degraded`) and no reason for a 503: a load balancer would take every web
+    process out of service, and with them the pictures that are there.
+    """
     checks = {"database": database_problem() or "ok", "storage": storage_problem() or "ok"}
     ready = all(result == "ok" for result in checks.values())
-    return _json({"status": "ok" if ready else "unavailable", "checks": checks}, status=200 if ready else 503)
+    if ready and conf.queue:
+        checks["queue"] = queue_problem() or "ok"
+    status = "unavailable" if not ready else "ok" if checks.get("queue", "ok") == "ok" else "degraded"
+    return _json({"status": status, "checks": checks}, status=200 if ready else 503)
 
 
 def database_problem() -> str | None:
@@ -59,17 +69,38 @@ def database_problem() -> str | None:
     It asks over a connection of its own: one of the pool's may be in use for as long as the pool's patience lasts,
     which is longer than a probe's.
     """
-    probe = connection.copy()
-    leave_the_pool(probe)
     try:
-        with probe.cursor() as cursor:
+        with _own_connection(DEFAULT_DB_ALIAS) as probe, probe.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM django_migrations")
     except (DatabaseError, ImproperlyConfigured) as err:
         logger.warning("health_check_failed check=database error=%s", type(err).__name__)
         return "The database does not answer, or has not been migrated. The server's log says more."
+    return None
+
+
+def queue_problem() -> str | None:
+    """A sentence where nobody takes up what is queued, else `None`."""
+    from images.services.queueing import queue_problem as problem  # not before the apps are loaded
+    from images.services.queueing import waiting
+
+    oldest = waiting().values_list("created_at")[:1]
+    try:
+        with _own_connection(oldest.db) as probe:
+            found = next(iter(oldest.query.get_compiler(connection=probe).results_iter()), None)
+    except DatabaseError as err:
+        logger.warning("health_check_failed check=queue error=%s", type(err).__name__)
+        return "The database does not tell what is queued. The server's log says more."
+    return problem(found[0]) if found else None
+
+
+@contextmanager
+def _own_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    probe = connections[alias].copy()
+    leave_the_pool(probe)
+    try:
+        yield probe
     finally:
         probe.close()
-    return None
 
 
 def leave_the_pool(probe: BaseDatabaseWrapper) -> None:

@@ -11,6 +11,7 @@ import argparse
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -75,10 +76,14 @@ def prepare(environment: Environment, *, fd: int | None = None, migrate: bool = 
     import django
 
     django.setup()
+    from images.conf import conf
+
     from . import gunicorn_conf
 
     # gunicorn reads it by itself while it is imported, and stumbles over an empty one.
     os.environ["WEB_CONCURRENCY"] = str(gunicorn_conf.workers)
+    if conf.metrics:  # where the server's processes add up what they count
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="trygo-metrics-"))
     preflight.check_configuration()
     preflight.make_media_root()
     # Before the migrations: where another server listens already, this one must not touch the database.

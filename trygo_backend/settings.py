@@ -14,6 +14,7 @@ from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
 from .environment import Environment, allowed_hosts, cors_origins, database, parse_origin
+from .scaling import celery_transport, file_storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 _env = Environment(os.environ)
@@ -57,6 +58,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "trygo_backend.languages.LanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -64,6 +66,10 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "trygo_backend.urls"
+# The path under which a proxy shows this server, and which it takes off before it asks: `/pics` for
+# `https://www.example.com/pics/admin/`.
+_subpath = _env.text("FORCE_SCRIPT_NAME").strip("/")
+FORCE_SCRIPT_NAME = f"/{_subpath}" if _subpath else None
 WSGI_APPLICATION = "trygo_backend.wsgi.application"
 ASGI_APPLICATION = "trygo_backend.asgi.application"
 TEMPLATES = [
@@ -84,7 +90,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
-LOGIN_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = "home"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Database and files -------------------------------------------------------------------------------------
@@ -97,15 +103,44 @@ DATABASES: dict[str, dict[str, Any]] = {
     )
 }
 
+# Where files live: a folder, or an S3-compatible server's bucket (S3_BUCKET).
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": file_storage(_env),
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
 # The folder is made by the server's start (preflight.py), not here: a settings module that writes to the disk would
 # hide a volume that is not mounted.
 MEDIA_ROOT = str(BASE_DIR / Path(_env.text("STORAGE_ROOT", "media")).expanduser())
 MEDIA_URL = "/media/"
 
 # The admin's own assets, straight from the packages that ship them: no collectstatic, nothing to forget.
-STATIC_URL = "/static/"
+STATIC_URL = f"{FORCE_SCRIPT_NAME or ''}/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- A queue, where one is configured -----------------------------------------------------------------------
+
+IMAGES: dict[str, Any] = {}
+if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
+    IMAGES["QUEUE"] = "celery"
+    CELERY_BROKER_TRANSPORT_OPTIONS = celery_transport(CELERY_BROKER_URL, _env.text("IMAGE_DEADLINE", "90"))
+    CELERY_BROKER_CONNECTION_TIMEOUT = 3
+    # A broker that is being restarted comes back, however long it takes.
+    CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+    CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+    CELERY_TASK_DEFAULT_QUEUE = _env.text("CELERY_QUEUE", "images")
+    CELERY_TASK_IGNORE_RESULT = True
+    # A generation only waits, and threads wait in a few megabytes where processes need a hundred each.
+    CELERY_WORKER_POOL = "threads"
+    CELERY_WORKER_CONCURRENCY = _env.integer("CELERY_CONCURRENCY", 20, minimum=1, maximum=1000)
+    # A worker takes what it can begin with at once; what waits is there for the others.
+    CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+    CELERY_WORKER_DISABLE_PREFETCH = CELERY_BROKER_URL.startswith("redis")
+    CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+#: Where a worker tells Prometheus its metrics (IMAGE_METRICS); 0 for nowhere.
+METRICS_PORT = _env.integer("METRICS_PORT", 0, minimum=0, maximum=65535)
+METRICS_ADDRESS = _env.text("METRICS_ADDRESS", "127.0.0.1")
 
 # --- Limits -------------------------------------------------------------------------------------------------
 
@@ -162,6 +197,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     # The pages' scripts come with the package: they need no internet.
     "SWAGGER_UI_DIST": "SIDECAR",
+    # Swagger UI would send the schema's address to a validator on the internet.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
@@ -173,6 +210,7 @@ TIME_ZONE = "UTC"
 USE_I18N = True
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("ru", "Русский")]
+LOCALE_PATHS = [BASE_DIR / "trygo_backend" / "locale"]
 
 LOGGING = {
     "version": 1,

@@ -6,6 +6,8 @@ from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from images.conf import conf
+
 from .views import home
 
 urlpatterns = [
@@ -16,6 +18,11 @@ urlpatterns = [
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("", include("images.urls")),
 ]
+
+if conf.metrics:
+    from images.metrics import MetricsView  # it needs a package that most do without
+
+    urlpatterns.insert(0, path("metrics", MetricsView.as_view(), name="metrics"))
 
 handler400 = "trygo_backend.errors.bad_request"
 handler403 = "trygo_backend.errors.permission_denied"

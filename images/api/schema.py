@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rest_framework import serializers
 
 from .. import exceptions as errors
-from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer
+from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer, PendingImageSerializer
 
 try:
     from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -61,7 +61,7 @@ _GENERATION: list[type[errors.ImagesError]] = [
     errors.ProviderError, errors.ProviderUnreachable, errors.ProviderBadResponse, errors.ProviderNoImage,
     errors.ProviderBadImage, errors.ProviderNotConfigured, errors.ProviderAuth, errors.ProviderModelUnavailable,
     errors.ProviderQuotaExhausted, errors.ProviderRateLimited, errors.ProviderOverloaded, errors.TooManyGenerations,
-    errors.ProviderTimeout,
+    errors.ProviderTimeout, errors.QueueUnavailable,
 ]  # fmt: skip
 
 
@@ -101,8 +101,18 @@ def _generation_parameters(status: int) -> list[Any]:
             OpenApiParameter.HEADER,
             description="1 to 255 characters. The same key and content give the same image again, paid once.",
         ),
+        OpenApiParameter(
+            "Prefer",
+            OpenApiTypes.STR,
+            OpenApiParameter.HEADER,
+            description=(
+                "`respond-async`: answer at once with 202. `wait=20`: wait that many seconds, then answer with 202. "
+                "Without a queue on the server the image is made before the answer all the same."
+            ),
+        ),
+        _header("Preference-Applied", "What of `Prefer` was kept.", [status, 202]),
         _header("Idempotency-Replayed", "`true` where the key was repeated and nothing new was made.", [status]),
-        _header("Retry-After", "Seconds after which to ask again.", [409, 503]),
+        _header("Retry-After", "Seconds after which to ask again.", [202, 409, 503]),
     ]
 
 
@@ -112,6 +122,7 @@ _REQUEST_EXAMPLE = {
     "description": "Fishing boats, mist, the first light on the water.",
     "variant": "hero",
 }
+_OLD_ID = "665f1c2e9b1e8a0012345678/hero-1763049170351.png"
 _IMAGE_EXAMPLE = {
     "id": "0193a1b2-0000-4000-8000-000000000000",
     "imageUrl": "https://example.com/media/draft-images/665f1c2e9b1e8a0012345678/hero-1763049170351-9f86d081884c.png",
@@ -129,16 +140,31 @@ _IMAGE_EXAMPLE = {
 }
 
 
+_PENDING_EXAMPLE = {
+    **_IMAGE_EXAMPLE,
+    "imageUrl": None,
+    "status": "pending",
+    "provider": "",
+    "model": "",
+    "mimeType": "",
+    "width": None,
+    "height": None,
+    "statusUrl": "https://example.com/api/images/0193a1b2-0000-4000-8000-000000000000",
+}
+
+
 def _generation(status: int, summary: str) -> dict[str, Any]:
-    created = [_header("Location", "The image's address in this API.", [201])] if status == 201 else []
+    located = [201, 202] if status == 201 else [202]
+    location = _header("Location", "The image's address in this API.", located)
     return {
         "summary": summary,
         "request": GenerateSerializer,
-        "parameters": [*_generation_parameters(status), *created],
-        "responses": {status: ImageSerializer, **_error_responses(_examples())},
+        "parameters": [*_generation_parameters(status), location],
+        "responses": {status: ImageSerializer, 202: PendingImageSerializer, **_error_responses(_examples())},
         "examples": [
             OpenApiExample("A hero image", value=_REQUEST_EXAMPLE, request_only=True),
             OpenApiExample("The image", value=_IMAGE_EXAMPLE, response_only=True, status_codes=[str(status)]),
+            OpenApiExample("Queued", value=_PENDING_EXAMPLE, response_only=True, status_codes=["202"]),
         ],
     }
 
@@ -147,6 +173,19 @@ def _plain(**documented: Any) -> Callable[[], dict[str, Any]]:
     """Documentation of an operation without a body; `ok` is what it answers with, `also` further errors."""
     ok, also = documented.pop("ok"), documented.pop("also", {})
     return lambda: {"responses": {200: ok, **_error_responses({**_COMMON, **also})}, **documented}
+
+
+def _one(*, value: Any, **documented: Any) -> dict[str, Any]:
+    """Documentation of an operation on one image; `value` is an example of its answer."""
+    image_id = OpenApiParameter(
+        "image_id",
+        OpenApiTypes.STR,
+        OpenApiParameter.PATH,
+        description="The image's UUID, or the old form `contentItemId/filename`, with a slash or `%2F`.",
+        examples=[OpenApiExample("UUID", value=_IMAGE_EXAMPLE["id"]), OpenApiExample("Old form", value=_OLD_ID)],
+    )
+    example = OpenApiExample("Done", value=value, response_only=True, status_codes=["200"])
+    return {**_plain(**documented)(), "parameters": [image_id], "examples": [example]}
 
 
 _OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -158,9 +197,10 @@ _OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
         summary="List images, the newest first",
         parameters=[FilterSerializer],
     ),
-    "retrieve": _plain(ok=ImageSerializer, summary="Look at one image"),
-    "destroy": _plain(
+    "retrieve": lambda: _one(ok=ImageSerializer, value=_IMAGE_EXAMPLE, summary="Look at one image"),
+    "destroy": lambda: _one(
         ok=DeletedSerializer,
+        value={"success": True, "id": _OLD_ID},
         also={500: [*_COMMON[500], ("storage_error", errors.StorageError.default_message, False)]},
         summary="Delete an image and its file",
     ),
@@ -171,7 +211,9 @@ def documented(operation: str) -> Callable[[ViewMethod], ViewMethod]:
     """Document a method of the viewset; does nothing where drf-spectacular is not installed."""
     if extend_schema is None:
         return lambda method: method
-    return extend_schema(tags=["images"], **_OPERATIONS[operation]())
+    details = _OPERATIONS[operation]()
+    challenge = _header("WWW-Authenticate", "How to say who you are.", [401])
+    return extend_schema(tags=["images"], **{**details, "parameters": [*details.get("parameters", []), challenge]})
 
 
 def drop_twins(endpoints: list[Any], **_: Any) -> list[Any]:

@@ -16,11 +16,16 @@ from rest_framework.serializers import BaseSerializer
 from ..addresses import absolute_url
 from ..exceptions import ImageNotFound
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status
-from ..services import delete_image, generate_image
+from ..services import delete_image
 from ..storage import ROOT, safe_directory
 from .base import CarefulJSONParser, ImagesAPIView
+from .generation import generate_in_time
+from .preferences import parse_preferences
 from .schema import documented
-from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer
+from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer, PendingImageSerializer
+
+#: Seconds after which a caller may look whether its image is there.
+RETRY_AFTER = 5
 
 
 class ImagePagination(PageNumberPagination):
@@ -41,7 +46,8 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         """The images that the caller may see: their own; all for staff and trusted networks."""
         images = GeneratedImage.objects.all()
         user = self.request.user
-        if getattr(user, "is_trusted", False) or user.is_staff:
+        # A host's own users need not have a field `is_staff`.
+        if getattr(user, "is_trusted", False) or getattr(user, "is_staff", False):
             return images
         return images.filter(owner_id=user.pk)
 
@@ -61,13 +67,11 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
 
     @documented("create")
     def create(self, request: Request) -> Response:
-        image = self._generate(request)
-        location = absolute_url(reverse("images:image-detail", kwargs={"image_id": str(image.pk)}), request._request)
-        return self._answer(image, status.HTTP_201_CREATED, {"Location": location})
+        return self._generate(request, status.HTTP_201_CREATED)
 
     @documented("generate")
     def generate(self, request: Request) -> Response:
-        return self._answer(self._generate(request), status.HTTP_200_OK)
+        return self._generate(request, status.HTTP_200_OK)
 
     @documented("retrieve")
     def retrieve(self, request: Request, image_id: str) -> Response:
@@ -81,22 +85,37 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
 
     # --- helpers ------------------------------------------------------------------------------------------
 
-    def _generate(self, request: Request) -> GeneratedImage:
+    def _generate(self, request: Request, code: int) -> Response:
         serializer = GenerateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         trusted = getattr(request.user, "is_trusted", False)
-        return generate_image(
+        arguments = {
             **serializer.arguments(),
-            user=None if trusted else request.user,
-            idempotency_key=_idempotency_key(request),
-            idempotency_scope="trusted" if trusted else None,
-        )
+            "user": None if trusted else request.user,
+            "idempotency_key": _idempotency_key(request),
+            "idempotency_scope": "trusted" if trusted else None,
+        }
+        outcome = generate_in_time(parse_preferences(request.headers.get("Prefer", "")), arguments)
+        headers = {"Preference-Applied": outcome.applied} if outcome.applied else {}
+        location = self._location(outcome.image)
+        if outcome.image.status == Status.PENDING:
+            headers |= {"Location": location, "Retry-After": str(RETRY_AFTER)}
+            body = PendingImageSerializer(outcome.image, context={**self._context(), "statusUrl": location}).data
+            return Response(body, status=status.HTTP_202_ACCEPTED, headers=headers)
+        if code == status.HTTP_201_CREATED:
+            headers["Location"] = location
+        return self._answer(outcome.image, code, headers)
 
     def _answer(self, image: GeneratedImage, code: int, headers: dict[str, str] | None = None) -> Response:
         headers = dict(headers or {})
         if image.replayed:
             headers["Idempotency-Replayed"] = "true"
         return Response(ImageSerializer(image, context=self._context()).data, status=code, headers=headers)
+
+    def _location(self, image: GeneratedImage) -> str:
+        """The image's address in this API."""
+        path = reverse("images:image-detail", kwargs={"image_id": str(image.pk)})
+        return absolute_url(path, self.request._request)
 
     def _context(self) -> dict[str, Any]:
         return {"request": self.request._request}

@@ -10,7 +10,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+if TYPE_CHECKING:
+    from .calendar import Retirement
+    from .lookup import ModelStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,34 @@ class ImageProvider(ABC):
     def check(self) -> list[str]:
         """Sentences about what is missing for this provider to work, without any network; empty when ready."""
         return []
+
+    @property
+    def model_setting(self) -> str:
+        """What an operator sets to choose the model, for advice."""
+        return 'OPTIONS["model"]'
+
+    def retirement(self) -> Retirement | None:
+        """What the app's own calendar knows about the end of the model, without any network."""
+        return None
+
+    def look_up_model(self, deadline: Deadline) -> ModelStatus | None:
+        """Ask whether the key is accepted and the model exists, by a call that costs nothing.
+
+        Returns:
+            What the provider says, or `None` where it cannot be asked without painting.
+
+        Raises:
+            images.exceptions.ProviderFailure: As for `paint`.
+        """
+        return None
+
+    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
+        """Image models that the key can use, a dozen at the most, by a call that costs nothing.
+
+        Raises:
+            images.exceptions.ProviderFailure: As for `paint`.
+        """
+        return ()
 
     def warm_up(self) -> None:
         """Do at server start what would make the first request slow (imports, clients)."""

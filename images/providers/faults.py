@@ -19,6 +19,7 @@ import httpx2
 from .. import exceptions as failures
 from ..exceptions import ProviderFailure
 from ..logs import log_event
+from .calendar import find_retirement, utc_today
 from .exchange import Exchange, safe_id
 from .transport import ResponseTooLarge
 
@@ -91,11 +92,13 @@ def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[Provider
     # A hint counts only where asking the same provider again makes sense: a spent day comes with one, too.
     hint = refusal.retry_after if failure.retry_same else None
     sentence = _sentence(failure, vendor, model)
+    if failure is failures.ProviderModelUnavailable:
+        sentence = _obituary(vendor, model) or sentence
     return failure(sentence, retry_after=hint, request_id=safe_id(refusal.request_id))
 
 
 def _by_status(status: int) -> type[ProviderFailure]:
-    """What a status says by itself (PROVIDERS, section 5)."""
+    """What a status says by itself."""
     exact: dict[int, type[ProviderFailure]] = {
         401: failures.ProviderAuth,
         402: failures.ProviderQuotaExhausted,
@@ -119,6 +122,18 @@ def _by_status(status: int) -> type[ProviderFailure]:
 def _sentence(failure: type[ProviderFailure], vendor: Vendor, model: str = "") -> str:
     words = {"name": vendor.name, "key": vendor.key, "setting": vendor.model, "base_url": vendor.base_url}
     return _SENTENCES[failure].format(**words, model=repr(model))
+
+
+def _obituary(vendor: Vendor, model: str) -> str:
+    """What is known about a model that was not there, and what to set instead; "" where nothing is."""
+    retirement, today = find_retirement(vendor.name, model), utc_today()
+    if retirement is None:
+        return ""
+    replacement = f"{vendor.model}={retirement.replacements[0]}"
+    return (
+        f"{retirement.sentence(model, today)} The operator has to set {replacement}, the replacement that "
+        f"{vendor.name} names."
+    )
 
 
 def not_delivered(vendor: Vendor, err: httpx2.TransportError, exchange: Exchange) -> ProviderFailure:

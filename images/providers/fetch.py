@@ -97,7 +97,7 @@ def _download(request: requests.PreparedRequest, proxy: str | None, max_bytes: i
     if left <= 0:
         raise ProviderTimeout(_LATE)
     with requests.Session() as session:
-        # Proxies are given explicitly: with trust_env a session would also send passwords from ~/.netrc.
+        # Nothing of the environment but the proxy given below: no other one, and no passwords from ~/.netrc.
         session.trust_env = False
         session.mount("https://", _GuardedAdapter())
         session.mount("http://", _GuardedAdapter())

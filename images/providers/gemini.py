@@ -15,6 +15,7 @@ from ..exceptions import ProviderFailure
 from .base import Deadline, ImageRequest, ProviderImage
 from .exchange import Exchange, safe_id
 from .faults import Refusal, Vendor, no_image, refused, rejected, retry_after, seconds
+from .lookup import ModelStatus, gemini_names, gemini_status
 from .sdk import SDKProvider, counts
 
 if TYPE_CHECKING:
@@ -105,6 +106,21 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         milliseconds = max(1, int(deadline.remaining * 1000))
         config = {**payload["config"], "http_options": {"timeout": milliseconds}}
         return _Answer(response=client.models.generate_content(**{**payload, "config": config}), exchange=opened)
+
+    def look_up_model(self, deadline: Deadline) -> ModelStatus:
+        """Ask for the model's entry.
+
+        Raises:
+            ProviderModelUnavailable: There is none, or it is one of a model that does not paint this way.
+        """
+        status = self.ask(deadline, lambda client, _: gemini_status(client, self.model, deadline.remaining))
+        if status is None:
+            raise refused(self.vendor, self.model, Refusal(status=404), None)
+        return status
+
+    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
+        """The image models of this key."""
+        return self.ask(deadline, lambda client, _: gemini_names(client, deadline.remaining))
 
     def parse(self, answer: Any) -> ProviderImage:
         """The first image that is not a draft (`thought`).

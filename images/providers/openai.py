@@ -17,6 +17,7 @@ from .exchange import Exchange
 from .faults import Refusal, Vendor, broken, no_image, refused, retry_after
 from .fetch import fetch_image
 from .lifting import decode_base64
+from .lookup import ModelStatus, openai_names, openai_status
 from .sdk import SDKProvider, counts
 from .sizes import size_for
 
@@ -105,6 +106,17 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
             allowed_hosts=tuple(self.options.get("fetch_allowed_hosts") or ()),
         )
         return _Answer(response=response, exchange=opened, fetched=fetched)
+
+    def look_up_model(self, deadline: Deadline) -> ModelStatus:
+        """Ask for the model's entry, which also tells when it will be shut down."""
+        own = self.base_url in ("", _OWN_ADDRESS)
+        seconds = deadline.remaining + _BEHIND
+        return self.ask(deadline, lambda client, _: openai_status(client, self.model, seconds, is_own=own))
+
+    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
+        """The image models of this key."""
+        seconds = deadline.remaining + _BEHIND
+        return self.ask(deadline, lambda client, _: openai_names(client, seconds))
 
     def parse(self, answer: Any) -> ProviderImage:
         """The first image of the answer.

@@ -31,7 +31,9 @@ class PacedReader(io.RawIOBase):
         super().__init__()
         self._raw = raw
         self._sock = sock
-        self._exchange = exchange
+        # Not the exchange itself: a pooled connection remembers its last answer, and would remember the image.
+        self._claim = exchange.working_set
+        self._deadline = exchange.deadline
         self._patience = PATIENCE
         self.in_large_body = False
 
@@ -50,7 +52,7 @@ class PacedReader(io.RawIOBase):
         return self._raw.readinto(buffer)
 
     def _take_place(self) -> None:
-        claim, deadline = self._exchange.working_set, self._exchange.deadline
+        claim, deadline = self._claim, self._deadline
         if not self._ready_soon():
             claim.give_back()
             if not wait_for_read(self._sock, deadline.remaining):
@@ -67,7 +69,7 @@ class PacedReader(io.RawIOBase):
         pending = getattr(self._sock, "pending", None)
         if (pending is not None and pending() > 0) or wait_for_read(self._sock, 0.0):
             return True
-        if not self._exchange.working_set.held or self._patience <= 0:
+        if not self._claim.held or self._patience <= 0:
             return False
         started = time.monotonic()
         ready = wait_for_read(self._sock, self._patience)

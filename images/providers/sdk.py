@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ import httpx2
 
 from ..exceptions import ProviderFailure, ProviderNotConfigured
 from .base import Deadline, ImageProvider
+from .calendar import Retirement, find_retirement
 from .exchange import Exchange, exchange
 from .faults import Vendor, broken, not_delivered, too_late
 from .outbound import tls_context
@@ -20,6 +21,7 @@ from .transport import CONNECT_TIMEOUT, ProviderTransport
 
 Client = TypeVar("Client")
 Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _DEFAULT_MAX_IMAGE_BYTES = 30 * 1024 * 1024
 
@@ -64,12 +66,21 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
     @final
     def call(self, payload: Any, deadline: Deadline) -> Answer:
         """Send `payload` once; nothing is repeated, and everything is over at the deadline."""
+        return self.ask(deadline, lambda client, opened: self.send(client, payload, deadline, opened))
+
+    @final
+    def ask(self, deadline: Deadline, question: Callable[[Client, Exchange], Result]) -> Result:
+        """Use the SDK's client once under the deadline.
+
+        Raises:
+            images.exceptions.ProviderFailure: Whatever went wrong, chained from the SDK's own error.
+        """
         client = self.client()
         if deadline.remaining <= 0:
             raise too_late(self.vendor)
         with exchange(deadline) as opened:
             try:
-                return self.send(client, payload, deadline, opened)
+                return question(client, opened)
             except ProviderFailure as failure:  # From below, by our own hand: fetching the file, for example.
                 failure.request_id = failure.request_id or opened.request_id
                 raise
@@ -142,6 +153,15 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
             self.client()
             if not self.base_url.startswith("http:"):
                 tls_context()
+
+    @property
+    def model_setting(self) -> str:
+        """The vendor's own setting, for example `OPENAI_IMAGE_MODEL`."""
+        return self.vendor.model
+
+    def retirement(self) -> Retirement | None:
+        """What `images.providers.calendar` knows about the model."""
+        return find_retirement(self.vendor.name, self.model)
 
     @property
     def api_key(self) -> str:

@@ -14,12 +14,13 @@ import httpx2
 from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    DecodeError,
     HTTPError,
     IncompleteRead,
+    NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
 )
-from urllib3.exceptions import DecodeError as UndecodableError
 
 from .base import Deadline
 from .body import BodyTooLarge, read_body
@@ -142,7 +143,9 @@ def _content(response: BaseHTTPResponse, limit: int, opened: Exchange) -> bytes:
 def _as_httpx(err: HTTPError, opened: Exchange, request: httpx2.Request) -> httpx2.TransportError:
     """The httpx2 exception that says the same: the SDKs know no others."""
     text = str(err)
-    late = opened.guard.expired or isinstance(err, (ReadTimeoutError, ConnectTimeoutError))
+    # urllib3 counts a refused connection among its timeouts.
+    slow = isinstance(err, (ReadTimeoutError, ConnectTimeoutError)) and not isinstance(err, NewConnectionError)
+    late = slow or opened.guard.expired
     if not opened.sent:
         refused = httpx2.ConnectTimeout if late else httpx2.ConnectError
         return refused(text, request=request)
@@ -152,6 +155,6 @@ def _as_httpx(err: HTTPError, opened: Exchange, request: httpx2.Request) -> http
     # ConnectionResetError counts as a network error, RemoteDisconnected (its subclass in http.client) does not.
     if isinstance(reason, OSError) and not isinstance(reason, http.client.HTTPException):
         return httpx2.ReadError(text, request=request)
-    if isinstance(reason, (http.client.HTTPException, IncompleteRead, UndecodableError, ProtocolError)):
+    if isinstance(reason, (http.client.HTTPException, IncompleteRead, DecodeError, ProtocolError)):
         return httpx2.RemoteProtocolError(text, request=request)
     return httpx2.ReadError(text, request=request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from ..exceptions import (
     ImagesError,
     ProviderBadImage,
     ProviderFailure,
+    ProviderModelUnavailable,
     ProviderRateLimited,
     ProviderTimeout,
 )
@@ -28,6 +30,10 @@ logger = logging.getLogger("images.providers")
 MAX_TRIES = 3
 #: Seconds before the second try of an overloaded or unreachable provider; doubled before the third.
 BACKOFF = 0.5
+
+#: Providers and models that this process has reported as missing.
+_reported: set[tuple[str, str]] = set()
+_reporting = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +136,23 @@ def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: 
     except ImagesError as err:
         code = err.code
         request_id = getattr(err, "request_id", "") or request_id
+        if isinstance(err, ProviderModelUnavailable):
+            _report_once(alias, model, err)
         raise
     finally:
         ms = round((time.monotonic() - started) * 1000)
         attempt = Attempt(provider=alias, model=model, code=code, ms=ms, request_id=request_id)
         attempts.append(asdict(attempt))
         log_event(logger, logging.DEBUG, "provider_attempt", **asdict(attempt))
+
+
+def _report_once(alias: str, model: str, err: ProviderModelUnavailable) -> None:
+    """Say at error level that a model is gone: once a process, since every further request meets it too."""
+    with _reporting:
+        if (alias, model) in _reported:
+            return
+        _reported.add((alias, model))
+    log_event(logger, logging.ERROR, "provider_model_unavailable", provider=alias, model=model, error=err.message)
 
 
 def _judge(image: ProviderImage) -> ImageInfo:

@@ -26,9 +26,14 @@ def own_transaction(using: str) -> Iterator[None]:
     Raises:
         OpenTransactionError: Somebody else's transaction is open.
     """
+    # A transaction on another database would stay open as long.
+    open_elsewhere = [
+        connection.alias for connection in connections.all(initialized_only=True) if connection.in_atomic_block
+    ]
     with ExitStack() as stack:
         try:
-            stack.enter_context(transaction.atomic(using=using, durable=True))
+            for alias in dict.fromkeys([*open_elsewhere, using]):
+                stack.enter_context(transaction.atomic(using=alias, durable=True))
         except RuntimeError as err:
             raise OpenTransactionError(_SENTENCE) from err
         yield

@@ -72,7 +72,9 @@ class TestList:
 
     def test_a_pending_row_whose_deadline_is_long_past_is_shown_as_failed(self, api: APIClient, user: User) -> None:
         long_ago = timezone.now() - timedelta(hours=1)
-        GeneratedImage.objects.create(owner=user, content_item_id="x", title="x", file_stem="s", deadline_at=long_ago)
+        GeneratedImage.objects.create(
+            owner=user, content_item_id="x", title="x", file_stem="s", started_at=long_ago, deadline_at=long_ago
+        )
         [row] = api.get("/api/images/?status=failed").json()["results"]
         assert (row["status"], row["error"]["code"]) == ("failed", "internal_error")
         assert api.get("/api/images/?status=pending").json()["results"] == []

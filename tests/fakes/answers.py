@@ -53,9 +53,9 @@ def with_images(wish: Wish, *images: bytes | str, **changes: Any) -> dict[str, A
     return gemini(parts) | changes
 
 
-def gemini(parts: list[dict[str, Any]] | None, finish: str = "STOP") -> dict[str, Any]:
-    """A `generateContent` answer with these parts, or with no content at all."""
-    candidate: dict[str, Any] = {"finishReason": finish, "index": 0}
+def gemini(parts: list[dict[str, Any]] | None, finish: str = "STOP", **more: Any) -> dict[str, Any]:
+    """A `generateContent` answer with these parts, or with no content at all; `more` is added to the candidate."""
+    candidate: dict[str, Any] = {"finishReason": finish, "index": 0, **more}
     if parts is not None:
         candidate["content"] = {"role": "model", "parts": parts}
     usage = {"promptTokenCount": 40, "candidatesTokenCount": 1290, "totalTokenCount": 1330}
@@ -154,7 +154,7 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
     "image_other": lambda wish: _json(gemini(None, "IMAGE_OTHER")),
     "content_policy": lambda wish: _json({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}),
     "safety_block": lambda wish: _json(gemini(None, "IMAGE_SAFETY")),
-    "continuation": lambda wish: _json(gemini(None, "CONTINUATION") | {"continuationToken": "QUJD"}),
+    "continuation": lambda wish: _json(gemini(None, "CONTINUATION", continuationToken="QUJD")),
     "garbage": lambda wish: Answer(b'{"created": 1, "data": [{"b64_json": "iVBORw0KGgo...'),
     "garbage_large": lambda wish: Answer(_broken_json(wish)),
     "garbage_bytes": lambda wish: Answer(b'{"created": 1, "data": [{"b64_json": "\xff\xfe\x00"}]}'),

@@ -59,7 +59,16 @@ def _slow_drip(sock: socket.socket, answer: Answer) -> None:
 
 
 def _drip_headers(sock: socket.socket, answer: Answer) -> None:
-    _drip(sock, _slices(_parts(answer)[0] * 20, 1))
+    """A whole status line, then one byte of a header after the other."""
+    status, _, rest = _parts(answer)[0].partition(b"\r\n")
+    sock.sendall(status + b"\r\n")
+    _drip(sock, _slices(rest * 20, 1))
+
+
+def _drip_unframed(sock: socket.socket, answer: Answer) -> None:
+    """A body that is to end with the connection: cut off, it looks whole."""
+    sock.sendall(head(answer, "Connection: close"))
+    _drip(sock, _slices(answer.body, max(1, len(answer.body) // 400)))
 
 
 def _reset(sock: socket.socket, _: Answer) -> None:
@@ -125,6 +134,7 @@ DELIVERIES: dict[str, Callable[[socket.socket, Answer], None]] = {
     "hang_body": _hang_body,
     "slow_drip": _slow_drip,
     "drip_headers": _drip_headers,
+    "drip_unframed": _drip_unframed,
     "reset": _reset,
     "reset_body": _reset_body,
     "close": _close,

@@ -25,6 +25,7 @@ from typing import Any, Self
 from tests.fakes import answers
 from tests.fakes.answers import Answer, Wish
 from tests.fakes.deliveries import DELIVERIES, head
+from tests.fakes.models import model_answer
 from tests.fakes.pictures import png
 
 _GEMINI_SIZES = {"16:9": (1376, 768), "4:3": (1200, 896), "9:16": (768, 1376), "3:4": (896, 1200)}
@@ -58,6 +59,7 @@ class ProviderServer:
         requests: Every request, in the order of arrival.
         connections: How many connections were accepted.
         redirect_to: Where the mode `redirect` points.
+        models: What is told about models that differ from the rest, by name (see `models.model_answer`).
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class ProviderServer:
         self.image_bytes = image_bytes
         self.redirect_to = "/elsewhere"
         self.requests: deque[Recorded] = deque(maxlen=10_000)
-        self._scripts: dict[str, deque[str]] = {"paint": deque(), "files": deque()}
+        self.models: dict[str, dict[str, Any]] = {}
+        self._scripts: dict[str, deque[str]] = {"paint": deque(), "files": deque(), "models": deque()}
         self._changed = threading.Condition()
         self._gate = threading.Event()
         self._gate.set()
@@ -95,6 +98,10 @@ class ProviderServer:
         """The same for the files behind `url` answers."""
         self._scripts["files"] = deque(modes)
 
+    def script_models(self, *modes: str) -> None:
+        """The same for questions about models, which cost nothing."""
+        self._scripts["models"] = deque(modes)
+
     def hold(self) -> None:
         """Let requests arrive, and answer none until `release`."""
         self._gate.clear()
@@ -113,7 +120,7 @@ class ProviderServer:
         self._server.end_connections()
 
     def start(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True).start()
         return self
 
     def close(self) -> None:
@@ -142,6 +149,13 @@ class ProviderServer:
                 time.sleep(self.latency)
         wish = self._wish(request)
         deliver = DELIVERIES.get(mode)
+        if wish.api == "model":
+            answer = model_answer(request.path, request.headers, "ok" if deliver else mode, self.models)
+            if deliver is None:
+                sock.sendall(head(answer, f"Content-Length: {len(answer.body)}") + answer.body)
+                return True
+            deliver(sock, answer)
+            return False
         if deliver is None:
             sock.sendall(_rendered(mode, wish, self.redirect_to))
             return True
@@ -150,6 +164,8 @@ class ProviderServer:
 
     def _next_mode(self, request: Recorded) -> str:
         is_file = request.path.startswith("/files/")
+        if request.method == "GET" and "/models" in request.path:
+            return self._scripts["models"].popleft() if self._scripts["models"] else "ok"
         if not is_file and (request.method != "POST" or request.path.startswith("/elsewhere")):
             return "ok"
         try:
@@ -181,12 +197,10 @@ def _answer(mode: str, wish: Wish, redirect_to: str) -> Answer:
         return Answer(b'{"error": {"message": "no key"}}', 401)
     if mode == "redirect":
         return Answer(b"{}", 307, (("Location", redirect_to),))
-    if mode.startswith("http_") and wish.api in ("file", "model"):
+    if mode.startswith("http_") and wish.api == "file":
         return Answer(b"", int(mode[5:]), content_type="text/plain")
     if wish.api == "file":
         return Answer(png(wish.width, wish.height, wish.image_bytes), content_type="image/png")
-    if wish.api == "model":
-        return Answer(b'{"id": "fake", "object": "model", "name": "models/fake"}')
     answer = answers.error(wish, mode) or answers.special(wish, mode)
     if answer is None:
         raise ValueError(f"The provider server knows no mode {mode!r} for {wish.api}.")

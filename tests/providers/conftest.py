@@ -9,7 +9,6 @@ from images.providers import Deadline, ImageRequest
 from images.providers.gemini import GeminiProvider
 from images.providers.openai import OpenAIProvider
 from images.providers.sdk import SDKProvider
-from tests.fakes.fixtures import provider_server  # noqa: F401
 from tests.fakes.provider_server import ProviderServer
 
 OPENAI_KEY = "sk-secret-0123456789abcdef"
@@ -24,7 +23,7 @@ def request_for(seconds: float = 10.0, **changes: Any) -> ImageRequest:
 
 
 @pytest.fixture
-def openai_provider(provider_server: ProviderServer) -> MakeProvider:  # noqa: F811
+def openai_provider(provider_server: ProviderServer) -> MakeProvider:
     """Builds an `OpenAIProvider` that talks to the scripted server, ready to be asked."""
 
     def make(**options: Any) -> OpenAIProvider:
@@ -37,7 +36,7 @@ def openai_provider(provider_server: ProviderServer) -> MakeProvider:  # noqa: F
 
 
 @pytest.fixture
-def gemini_provider(provider_server: ProviderServer) -> MakeProvider:  # noqa: F811
+def gemini_provider(provider_server: ProviderServer) -> MakeProvider:
     """The same for `GeminiProvider`."""
 
     def make(**options: Any) -> GeminiProvider:

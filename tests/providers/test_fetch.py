@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +131,16 @@ def test_an_allowed_host_may_be_plain_http_inside_the_network(provider_server: P
     assert len(data) == provider_server.image_bytes
 
 
+def test_passwords_from_a_netrc_file_are_not_sent(
+    provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
+    fetch(f"{provider_server.url}/files/64x64.png", allowed_hosts=ALLOWED)
+    assert "authorization" not in provider_server.requests[0].headers
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
@@ -146,6 +157,7 @@ def test_an_allowed_host_may_be_plain_http_inside_the_network(provider_server: P
         ("hang_body", ProviderTimeout),
         ("slow_drip", ProviderTimeout),
         ("drip_headers", ProviderTimeout),
+        ("drip_unframed", ProviderTimeout),
     ],
 )
 def test_faults_of_the_file_server(provider_server: ProviderServer, mode: str, expected: type[Exception]) -> None:
@@ -154,7 +166,7 @@ def test_faults_of_the_file_server(provider_server: ProviderServer, mode: str, e
     with pytest.raises(expected):
         fetch(
             f"{provider_server.url}/files/64x64.png",
-            0.4 if expected is ProviderTimeout else 10.0,
+            0.6 if expected is ProviderTimeout else 10.0,
             allowed_hosts=ALLOWED,
         )
     assert time.monotonic() - started < 5

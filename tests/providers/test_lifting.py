@@ -36,6 +36,10 @@ def _lifted(answer: Any, opened: Exchange) -> Any:
     return json.loads(small)
 
 
+def _lifted_or_not(answer: Any, opened: Exchange) -> Any:
+    return json.loads(lift_images(json.dumps(answer).encode(), opened))
+
+
 @pytest.mark.usefixtures("libraries")
 def test_openais_image_leaves_a_stand_in_that_leads_back_to_it(opened: Exchange) -> None:
     answer = _lifted({"created": 1, "data": [{"b64_json": TEXT, "n": 1}]}, opened)
@@ -53,10 +57,36 @@ def test_geminis_stand_in_is_base64_that_its_sdk_decodes(opened: Exchange) -> No
 
 
 @pytest.mark.usefixtures("libraries")
+def test_slashes_may_be_escaped(opened: Exchange) -> None:
+    """Some servers (those written in PHP) write every slash as an escape."""
+    assert "/" in TEXT
+    body = json.dumps({"data": [{"b64_json": TEXT}]}).replace("/", "\\/").encode()
+    answer = json.loads(lift_images(body, opened))
+    assert opened.restore(answer["data"][0]["b64_json"]) == IMAGE
+
+
+@pytest.mark.usefixtures("libraries")
+def test_several_images_are_kept_apart(opened: Exchange) -> None:
+    other = IMAGE[::-1]
+    texts = [{"b64_json": TEXT}, {"b64_json": "short"}, {"b64_json": base64.b64encode(other).decode()}]
+    answer = _lifted({"data": texts}, opened)
+    assert [opened.restore(item["b64_json"]) for item in answer["data"]] == [IMAGE, None, other]
+
+
+@pytest.mark.usefixtures("libraries")
+def test_quotes_inside_of_texts_mislead_nobody(opened: Exchange) -> None:
+    prompt = f'a sign that says "b64_json": "{TEXT}" and ends with \\'
+    answer = _lifted_or_not({"data": [{"revised_prompt": prompt, "b64_json": TEXT}]}, opened)
+    assert answer["data"][0]["revised_prompt"] == prompt
+    assert opened.restore(answer["data"][0]["b64_json"]) == IMAGE
+
+
+@pytest.mark.usefixtures("libraries")
 @pytest.mark.parametrize(
     "answer",
     [
         {"data": [{"b64_json": "!" * 100_000}]},
+        {"data": [{"b64_json": TEXT + '", "b64_json": "' + TEXT}]},
         {"data": {"b64_json": TEXT}},
         {"data": [TEXT, None, {"b64_json": None, "other": TEXT}]},
         {"candidates": [{"content": None}, {"content": {"parts": [{"inlineData": TEXT}]}}], "x": TEXT},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from images.exceptions import ProviderTimeout
+from images.exceptions import ProviderFailure, ProviderTimeout
 from images.providers.throttle import ReadingPlaces, working_set
 from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import MakeProvider, both, request_for
@@ -57,7 +58,7 @@ class Painting(threading.Thread):
         with working_set(self._places):
             try:
                 self.size = len(self._provider.paint(request_for(self._seconds)).data)
-            except ProviderTimeout as err:
+            except ProviderFailure as err:
                 self.error = err
             self._inside()
 
@@ -79,6 +80,8 @@ def test_answers_that_stall_half_way_do_not_hold_up_a_good_one(
     assert good.size == provider_server.image_bytes
     assert all(painting.is_alive() for painting in stalled)
     provider_server.end_connections()
+    for painting in stalled:
+        painting.join()
 
 
 @both
@@ -160,3 +163,19 @@ def test_a_working_set_inside_another_is_the_same() -> None:
             assert inner is outer
         assert places.returned == 0
     assert places.returned == 1
+
+
+@both
+def test_an_image_that_was_handed_over_is_kept_nowhere(
+    either_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    """A pooled connection remembers its last answer; a hundred of them would remember a hundred images."""
+    provider = either_provider(max_image_bytes=2_000_000)
+    provider_server.image_bytes = 1_500_000
+    provider.paint(request_for())
+    tracemalloc.start()
+    for _ in range(3):
+        provider.paint(request_for())
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left < 500_000

@@ -1,0 +1,114 @@
+"""`manage.py reconcile_images`: rows and files after a crash, a restored backup or a move."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+
+from ...exceptions import ImagesError
+from ...services.reconciliation import Finding, reconcile
+from ..progress import ProgressLine
+
+
+class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the examples' lines as they are written."""
+
+
+class Command(BaseCommand):
+    help = """Find where the database and the stored files disagree, and put it right. Without --apply it only tells.
+
+What is found, and what --apply does:
+  stale         pending long after its deadline: ready where its whole file is there, failed where not
+  unrecorded    failed, but its whole file is there: ready, since it is paid for
+  missing       ready, but without a file: failed
+  half_deleted  a deletion that was interrupted: finished
+  leftover      a half-written file older than an hour: removed
+  orphan        an image without a row: gets a row and belongs to nobody; with --delete-orphans removed
+  not_an_image  another file without a row: left alone; with --delete-orphans removed
+  changed       --verify: another whole image than the row says: the row is corrected
+  damaged       a row's file that is no whole image: removed, and the row failed
+  unreadable    a file or folder that the storage could not be asked about: left alone
+
+It can run while the server works. The exit status is 0 where nothing remains to be done, else 1.
+
+Examples:
+  manage.py reconcile_images                    what would be done
+  manage.py reconcile_images --apply            after a crash
+  manage.py reconcile_images --apply --verify   after a power cut or a restored backup; reads every file
+  manage.py reconcile_images --json | jq        for programs: one object for each finding, then a summary
+"""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.formatter_class = _HelpFormatter
+        return parser
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--apply", action="store_true", help="Put right what is found.")
+        parser.add_argument("--verify", action="store_true", help="Read every image and compare size and SHA-256.")
+        parser.add_argument(
+            "--delete-orphans", action="store_true", help="Remove files without a row instead of adopting them."
+        )
+        parser.add_argument(
+            "--accept-loss",
+            action="store_true",
+            help="Go on where the database knows of images and the storage holds no file at all, which usually "
+            "means that a disk is not mounted.",
+        )
+        parser.add_argument("--json", action="store_true", help="Print a JSON object for each finding and a summary.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._line = ProgressLine(self.stderr)
+        self._json: bool = options["json"]
+        findings: Counter[str] = Counter()
+        mended = 0
+        try:
+            for finding in reconcile(
+                apply=options["apply"],
+                verify=options["verify"],
+                delete_orphans=options["delete_orphans"],
+                accept_loss=options["accept_loss"],
+                progress=lambda stage, count: self._line.show(f"Looking at {stage}... {count}"),
+            ):
+                findings[finding.kind.value] += 1
+                mended += finding.mended
+                self._report(finding, apply=options["apply"])
+        except ImagesError as err:
+            raise CommandError(f"{err.message} ({err.code})") from err
+        finally:
+            self._line.clear()
+        self._sum_up(findings, mended, apply=options["apply"])
+
+    def _report(self, finding: Finding, *, apply: bool) -> None:
+        self._line.clear()
+        if self._json:
+            self.stdout.write(json.dumps(asdict(finding), default=str))
+            return
+        done = "mended" if finding.mended else "left" if apply else "found"
+        what = " ".join(filter(None, [str(finding.image_id or ""), _printable(finding.name)]))
+        self.stdout.write(f"{done:<7} {finding.kind.value:<13} {what}: {finding.sentence}")
+
+    def _sum_up(self, findings: Counter[str], mended: int, *, apply: bool) -> None:
+        total = findings.total()
+        if self._json:
+            counts = dict(sorted(findings.items()))
+            summary = {"findings": total, "mended": mended, "remaining": total - mended, "by_kind": counts}
+            self.stdout.write(json.dumps({"summary": summary}))
+        elif not total:
+            self.stdout.write("Rows and files agree.")
+        else:
+            advice = "" if apply else " Nothing was changed; --apply puts it right."
+            self.stdout.write(f"{total} found, {mended} mended, {total - mended} left.{advice}")
+        if total > mended:
+            sys.exit(1)
+
+
+def _printable(name: str) -> str:
+    """A name that cannot confuse a terminal: files may be called anything."""
+    return name if name.isprintable() else ascii(name)

@@ -1,0 +1,167 @@
+"""Metrics for Prometheus (extra `[metrics]`), where `IMAGE_METRICS` is on; otherwise nothing here is imported.
+
+What happened is counted in the process in which it happened, as the app's signals tell it. What is under way is read
+from the database when Prometheus asks: that is right across processes and machines, and no killed process leaves its
+share behind. Every web process tells the same figure there, so take `max()` of it, not `sum()`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any, cast
+from wsgiref.simple_server import WSGIServer
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
+from django.db.models import Count, Min, Q
+from django.http import HttpResponse
+from django.utils import timezone
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from .api.base import ImagesAPIView
+from .exceptions import ImagesError
+from .models import GeneratedImage, Status
+from .services.queueing import rows
+from .services.transactions import release_connections
+from .signals import image_deleted, image_generated, image_generation_failed
+
+try:
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.exposition import start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
+except ImportError as err:
+    raise ImproperlyConfigured("IMAGE_METRICS needs prometheus-client: pip install 'trygo-images[metrics]'") from err
+
+_PAINTED = ("provider", "model", "variant")
+_SECONDS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120)
+
+_registry = CollectorRegistry()
+GENERATIONS = Counter(
+    "images_generations", 'Generations that ended; outcome is "ready" or the code of the error.',
+    [*_PAINTED, "outcome"], registry=_registry,
+)  # fmt: skip
+DURATION = Histogram(
+    "images_generation_seconds", "How long generations took, from being taken up to their end.",
+    [*_PAINTED, "outcome"], buckets=_SECONDS, registry=_registry,
+)  # fmt: skip
+QUEUED = Histogram(
+    "images_queue_seconds", "How long requests waited for a worker.", buckets=(0.1, 1, *_SECONDS[2:], 300, 900),
+    registry=_registry,
+)  # fmt: skip
+BYTES = Counter("images_stored_bytes", "Bytes of the pictures that were stored.", _PAINTED[:2], registry=_registry)
+ERRORS = Counter(
+    "images_provider_errors", "Calls of a provider that gave no picture, by the code of the error.",
+    [*_PAINTED[:2], "code"], registry=_registry,
+)  # fmt: skip
+DELETED = Counter("images_deleted", "Pictures that were deleted.", registry=_registry)
+
+
+def connect() -> None:
+    """Begin to count. Called once, when the app is ready."""
+    image_generated.connect(_count_ready, dispatch_uid="images.metrics")
+    image_generation_failed.connect(_count_failed, dispatch_uid="images.metrics")
+    image_deleted.connect(_count_deleted, dispatch_uid="images.metrics")
+
+
+def _count_ready(image: GeneratedImage, **_: Any) -> None:
+    _count(image, Status.READY)
+    BYTES.labels(image.provider, image.model).inc(image.size_bytes or 0)
+
+
+def _count_failed(image: GeneratedImage, error: ImagesError, **_: Any) -> None:
+    _count(image, error.code)
+
+
+def _count_deleted(**_: Any) -> None:
+    DELETED.inc()
+
+
+def _count(image: GeneratedImage, outcome: str) -> None:
+    painted = (image.provider, image.model, image.variant)
+    GENERATIONS.labels(*painted, outcome).inc()
+    if image.duration_ms is not None:
+        kind = "ready" if outcome == Status.READY else "failed"
+        DURATION.labels(*painted, kind).observe(image.duration_ms / 1000)
+    if image.started_at is not None and image.started_at != image.created_at:
+        QUEUED.observe((image.started_at - image.created_at).total_seconds())
+    for attempt in image.attempts:
+        if attempt["code"] != "ok":
+            ERRORS.labels(attempt["provider"], attempt["model"], attempt["code"]).inc()
+
+
+def _under_way() -> Iterator[Any]:
+    """Ask the database; nothing where it does not answer."""
+    pending = rows().in_status(Status.PENDING)
+    waiting = Q(started_at__isnull=True)
+    try:
+        found = pending.aggregate(
+            running=Count("pk", filter=~waiting),
+            queued=Count("pk", filter=waiting),
+            oldest=Min("created_at", filter=waiting),
+        )
+    except DatabaseError:
+        return
+    finally:
+        release_connections()  # a worker's server gives each request of Prometheus a thread of its own
+    under_way = GaugeMetricFamily("images_under_way", "Generations that have not ended.", labels=["state"])
+    for state in ("running", "queued"):
+        under_way.add_metric([state], found[state])
+    yield under_way
+    waited = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
+    yield GaugeMetricFamily("images_queue_oldest_seconds", "Age of the first request in the queue.", value=waited)
+
+
+class _Everything:
+    """What was counted, by all processes that share a `PROMETHEUS_MULTIPROC_DIR` if any do, and what is under way."""
+
+    def describe(self) -> list[Any]:
+        """Nothing: nobody else registers these."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """All families of metrics."""
+        counted = _registry
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+        yield from counted.collect()
+        yield from _under_way()
+
+
+_exposed = CollectorRegistry()
+_exposed.register(cast("Any", _Everything()))
+
+
+class SeesAll(BasePermission):
+    """Staff and trusted networks: whoever sees all images may see how many there are."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Whether the caller is one of them."""
+        return any(getattr(request.user, name, False) is True for name in ("is_staff", "is_trusted"))
+
+
+class MetricsView(ImagesAPIView):
+    """`GET /metrics`. Prometheus sends a staff user's token: `authorization: {credentials: …}`."""
+
+    permission_classes = [SeesAll]
+    schema = None
+
+    def get(self, request: Request) -> HttpResponse:
+        """The metrics as text."""
+        return HttpResponse(
+            generate_latest(_exposed), content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"}
+        )
+
+
+def serve(port: int, address: str) -> tuple[WSGIServer, threading.Thread]:
+    """Serve the metrics of a process that has no web server: a queue's worker.
+
+    Args:
+        port: 0 for any that is free.
+        address: Where to listen.
+    """
+    return start_http_server(port, addr=address, registry=_exposed)

@@ -1,0 +1,178 @@
+"""The queue, seen from where images are asked for: handing a row over, and waiting for what becomes of it.
+
+The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.tasks` has the one for Celery.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+
+from django.db import router, transaction
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from ..conf import conf
+from ..exceptions import ImageNotFound, ImagesError, ProviderRateLimited, QueueUnavailable
+from ..logs import log_event
+from ..models import NOT_TAKEN_UP, GeneratedImage, GeneratedImageQuerySet, Status
+from ..signals import image_generation_failed
+from .transactions import release_connections
+
+logger = logging.getLogger("images")
+
+#: Seconds between two looks at a row that somebody waits for: at first, and at the most.
+FIRST_LOOK, LONGEST_PAUSE = 0.1, 1.0
+#: Seconds after which a request that no worker has taken up is worth a word to the operator.
+WAITING_LONG = 60
+#: Seconds after which a rate-limited caller may ask again, where the worker's answer comes from the row.
+RATE_LIMIT_PAUSE = 20
+
+
+def rows() -> GeneratedImageQuerySet:
+    """Every row, read where they are written: a replica may lag behind."""
+    return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
+
+
+# --- handing over -------------------------------------------------------------------------------------------------
+
+
+def publish(image: GeneratedImage) -> None:
+    """Put a pending row into the queue.
+
+    Raises:
+        QueueUnavailable: The queue did not take it; the row has failed.
+    """
+    release_connections()  # a queue that does not answer must not hold one
+    try:
+        import_string(conf.queue)(str(image.pk))
+    except Exception as err:
+        log_event(logger, logging.ERROR, "queue_failed", exc_info=err, image=image.pk)
+        failure = QueueUnavailable(retry_after=5)
+        if not give_up(image, failure):
+            return  # it had arrived all the same: a worker has it already
+        raise failure from err
+    log_event(logger, logging.INFO, "generation_queued", image=image.pk, content_item=image.content_item_id)
+
+
+def publish_quietly(image: GeneratedImage) -> None:
+    """The same where nobody can be told: the row says that it failed."""
+    with suppress(QueueUnavailable):
+        publish(image)
+
+
+def give_up(row: GeneratedImage, failure: ImagesError) -> bool:
+    """Let a pending row fail.
+
+    Returns:
+        Whether it did: not where somebody has taken it up, finished or deleted it since it was read.
+    """
+    values = {
+        "status": Status.FAILED,
+        "error_code": failure.code,
+        "error_message": failure.message,
+        "finished_at": timezone.now(),
+    }
+    found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
+    if not found.update(**values):
+        return False
+    for name, value in values.items():
+        setattr(row, name, value)
+    log_event(logger, logging.WARNING, "generation_failed", image=row.pk, code=failure.code)
+    transaction.on_commit(
+        lambda: image_generation_failed.send_robust(GeneratedImage, image=row, error=failure),
+        using=rows().db,
+        robust=True,
+    )
+    return True
+
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+
+def wait_for(image: GeneratedImage, seconds: float) -> GeneratedImage:
+    """Wait until an image is ready or has failed. No database connection is held between two looks.
+
+    Args:
+        image: A pending row.
+        seconds: How long at the most.
+
+    Returns:
+        The row as it is then; still `pending` where the time was up.
+
+    Raises:
+        ImageNotFound: It was deleted meanwhile.
+    """
+    end, pause = time.monotonic() + seconds, FIRST_LOOK
+    while True:
+        row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
+        if row is None:
+            raise ImageNotFound("The image was deleted while it was being made.")
+        left = end - time.monotonic()
+        if row.current_status != Status.PENDING or left <= 0:
+            return row
+        release_connections()
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
+    """Wait as a caller of `generate_image` does: for a worker up to the deadline, and then for its work.
+
+    Raises:
+        ImagesError: What the worker recorded, or `QueueUnavailable` where none has taken it up.
+    """
+    row = wait_for(image, conf.deadline)
+    if row.current_status == Status.PENDING and not _recall(row):
+        row = wait_for(row, math.inf)  # it ends by itself: a row whose deadline has passed counts as failed
+    return finished(row)
+
+
+def _recall(row: GeneratedImage) -> bool:
+    """Take a row that nobody has taken up back from the queue: its caller does not wait any longer."""
+    return row.started_at is None and give_up(row, QueueUnavailable(NOT_TAKEN_UP))
+
+
+def finished(row: GeneratedImage) -> GeneratedImage:
+    """The row, if it is ready.
+
+    Raises:
+        ImagesError: Why it is not, as the worker recorded it: the same class, code and sentence.
+    """
+    if row.status == Status.READY:
+        return row
+    code, message = row.current_error
+    found = [kind for kind in _kinds(ImagesError) if kind.code == code]
+    # Two classes may share a code; the sentence tells them apart.
+    kind = next((kind for kind in found if kind.default_message == message), found[0] if found else ImagesError)
+    raise kind(message, retry_after=RATE_LIMIT_PAUSE) if kind is ProviderRateLimited else kind(message)
+
+
+def _kinds(root: type[ImagesError]) -> Iterator[type[ImagesError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
+
+
+# --- for operators ------------------------------------------------------------------------------------------------
+
+
+def waiting() -> GeneratedImageQuerySet:
+    """The requests that no worker has taken up yet, oldest first."""
+    return rows().in_status(Status.PENDING).filter(started_at=None).order_by("created_at")
+
+
+def queue_problem(oldest: datetime | None) -> str | None:
+    """What an operator should know about the queue, or `None`.
+
+    Args:
+        oldest: When the first of `waiting()` was made, if there is one.
+    """
+    seconds = (timezone.now() - oldest).total_seconds() if oldest else 0
+    if seconds < WAITING_LONG:
+        return None
+    return f"A request has been waiting for {seconds:.0f} s: no worker runs (`make worker`), or there are too few."
