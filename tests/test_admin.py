@@ -124,7 +124,7 @@ def test_the_list_costs_the_same_number_of_queries_for_any_number_of_rows(admin_
             body(admin_client, LIST)
         return [query["sql"] for query in context.captured_queries]
 
-    make_image(file=png())
+    make_image(owner=User.objects.create_user("one"), file=png())
     few = queries()
     for number in range(60):
         make_image(owner=User.objects.create_user(f"user{number}"), provider=f"p{number}", file=png())

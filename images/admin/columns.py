@@ -7,6 +7,7 @@ escapes it, or through a template.
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.template.defaultfilters import filesizeformat
@@ -20,6 +21,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import GeneratedImage, Status
+from .reasons import reason, tried
 
 #: The name of the previews' address within the admin.
 PREVIEW_VIEW = "images_generatedimage_preview"
@@ -50,15 +52,24 @@ class ImageColumns:
             max(1, round(LISTED_WIDTH * ratio)),
         )
 
-    @admin.display(description=_("content item"), ordering="content_item_id")
+    @admin.display(description=_("title and content item"), ordering="content_item_id")
     def content_item(self, image: GeneratedImage) -> str:
-        """The content item, and under it the beginning of the title."""
-        return _two_lines(image.content_item_id, image.title)
+        """The title's beginning, which leads to the image, and the content item, which leads to all of its images."""
+        return format_html(
+            '<a href="{}">{}</a><span class="images-second-line"><a href="?{}">{}</a></span>',
+            reverse("admin:images_generatedimage_change", args=[image.pk]),
+            Truncator(image.title).chars(LISTED_TEXT) or image.pk,
+            urlencode({"content_item_id": image.content_item_id}),
+            Truncator(image.content_item_id).chars(LISTED_TEXT),
+        )
 
     @admin.display(description=_("status"), ordering="status")
     def status_and_reason(self, image: GeneratedImage) -> str:
-        """The status, and for a failed image why."""
-        return _two_lines(self.status_now(image), _reason(image))
+        """The status, and for a failed image why and who was asked."""
+        if image.current_status != Status.FAILED:
+            return _two_lines(self.status_now(image), "")
+        why = _two_lines(self.status_now(image), reason(image))
+        return format_html('{}<span class="images-second-line">{}</span>', why, tried(image))
 
     @admin.display(description=_("status"))
     def status_now(self, image: GeneratedImage) -> str:
@@ -94,23 +105,29 @@ class ImageColumns:
 
     @admin.display(description=_("picture"))
     def picture(self, image: GeneratedImage) -> str:
-        """The picture itself with its address."""
+        """The picture itself, which leads to the file."""
         if not image.is_ready:
             return gettext("no picture")
         return format_html(
-            '<div class="images-picture"><img src="{}" alt="{}"{}><a href="{}">{}</a></div>',
+            '<a class="images-picture" href="{}"><img src="{}" alt="{}"{}></a>',
+            image.get_absolute_url(),
             image.get_absolute_url(),
             image.title,
             format_html(' width="{}" height="{}"', image.width, image.height) if image.width and image.height else "",
-            image.public_url(),
-            image.public_url(),
         )
+
+    @admin.display(description=_("public address"))
+    def address(self, image: GeneratedImage) -> str:
+        """The picture's address in a field to copy it from; a script adds a button that does so."""
+        if not image.is_ready:
+            return NOTHING
+        return render_to_string("admin/images/address.html", {"address": image.public_url()})
 
     @admin.display(description=_("error"))
     def error(self, image: GeneratedImage) -> str:
         """The code and the sentence that the caller got."""
-        reason = _reason(image)
-        return format_html('<span class="images-error">{}</span>', reason) if reason else NOTHING
+        why = reason(image)
+        return format_html('<span class="images-error">{}</span>', why) if why else NOTHING
 
     @admin.display(description=_("attempts"))
     def attempts_table(self, image: GeneratedImage) -> str:
@@ -133,9 +150,3 @@ class ImageColumns:
 
 def _two_lines(first: object, second: str) -> str:
     return format_html('{}<span class="images-second-line">{}</span>', first, Truncator(second).chars(LISTED_TEXT))
-
-
-def _reason(image: GeneratedImage) -> str:
-    if image.is_stale:
-        return gettext("The process was stopped before the image was ready.")
-    return f"{image.error_code}: {image.error_message}" if image.error_code else ""

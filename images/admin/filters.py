@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status
+from .reasons import REASONS
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -28,6 +29,22 @@ class StatusFilter(admin.SimpleListFilter):
         if value not in Status.values or not isinstance(queryset, GeneratedImageQuerySet):
             return None
         return queryset.in_status(value)
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    """By why an image failed. The codes are known, so that no query has to collect them."""
+
+    title = _("reason of the failure")
+    parameter_name = "error_code"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every reason, in the alphabet of the reader."""
+        return sorted(REASONS.items(), key=lambda item: str(item[1]))
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> QuerySet[GeneratedImage] | None:
+        """The failed rows with the chosen code; the status is named for the sake of its index."""
+        value = self.value()
+        return queryset.filter(status=Status.FAILED, error_code=value) if value else None
 
 
 class NameFilter(admin.AllValuesFieldListFilter):

@@ -1,8 +1,9 @@
-"""The list of images and the page of one: read-only, apart from deleting."""
+"""The list of images and the page of one: read-only, apart from deleting and making again."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -10,17 +11,22 @@ from django.contrib.admin.actions import delete_selected as delete_after_confirm
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_safe
 
+from ..api.base import non_atomic
 from ..models import GeneratedImage
+from .again import AGAIN_VIEW, MakeAgain, again_address
+from .change_list import ImageChangeList
 from .columns import PREVIEW_VIEW, ImageColumns
-from .filters import NameFilter, StatusFilter
+from .filters import NameFilter, ReasonFilter, StatusFilter
+from .gallery import MoreViews
+from .owners import attach_owners
 from .previews import preview_response
 from .searching import exact_matches
 
@@ -29,8 +35,6 @@ if TYPE_CHECKING:
 else:
     ImageAdminBase = admin.ModelAdmin
 
-#: What the list does not show and may be long: a description has up to 100,000 characters.
-NOT_LISTED = ("description", "prompt", "negative_prompt", "usage", "attempts")
 #: The most images that one bulk action deletes. Django refuses forms with more than 1,000 fields, and files go one by
 #: one within the request.
 MAX_DELETED_AT_ONCE = 500
@@ -38,16 +42,8 @@ MAX_DELETED_AT_ONCE = 500
 MAX_SEARCH = 200
 
 
-class ImageChangeList(ChangeList):
-    """The list's page, without the long columns. Actions get whole rows, since signals hand those to others."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        self.queryset = self.queryset.defer(*NOT_LISTED)
-        super().get_results(request)
-
-
 @admin.register(GeneratedImage)
-class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
+class GeneratedImageAdmin(ImageColumns, MoreViews, MakeAgain, ImageAdminBase):
     """Shows what was asked for, what became of it, what it took, and why it failed."""
 
     list_display = (
@@ -60,18 +56,20 @@ class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
         "size",
         "duration",
     )
-    list_display_links = ("preview", "content_item")
-    list_filter = (StatusFilter, "variant", ("provider", NameFilter), ("model", NameFilter), "created_at")
-    list_select_related = ("owner",)
+    list_display_links = ("preview",)
+    list_filter = (
+        StatusFilter, "created_at", "variant", ("provider", NameFilter), ("model", NameFilter), ReasonFilter,
+    )  # fmt: skip
     list_per_page = 50
     list_max_show_all = 200
     show_full_result_count = False
     date_hierarchy = "created_at"
     search_fields = ("title", "content_item_id__istartswith")
     search_help_text = _("A content item, an image's id or address, or words of the title.")
-    actions = ("delete_selected",)
+    actions = ("make_again", "delete_selected")
     readonly_fields = (
         "picture",
+        "address",
         "status_now",
         "error",
         "duration",
@@ -82,7 +80,7 @@ class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
     )
     view_on_site = False  # the page itself shows the picture and its address
     fieldsets = (
-        (None, {"fields": ("picture", "content_item_id", "title", "variant", "status_now", "error")}),
+        (None, {"fields": ("picture", "address", "content_item_id", "title", "variant", "status_now", "error")}),
         (_("Who painted"), {"fields": ("provider", "model", "duration", "attempts_table", "reported_usage")}),
         (_("What was asked for"), {"fields": ("prompt", "negative_prompt", "style", "seed")}),
         (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256")}),
@@ -91,6 +89,7 @@ class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
 
     class Media:
         css = {"all": ("images/admin.css",)}
+        js = ("images/admin.js",)
 
     # --- who may do what ----------------------------------------------------------------------------------
 
@@ -107,6 +106,14 @@ class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """The list that leaves the long columns in the database."""
         return ImageChangeList
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> GeneratedImage | None:
+        """The image with its owner."""
+        image = super().get_object(request, object_id, from_field)
+        attach_owners([image] if image else [])
+        return image
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[GeneratedImage], search_term: str
@@ -134,12 +141,37 @@ class GeneratedImageAdmin(ImageColumns, ImageAdminBase):
             return None
         return delete_after_confirmation(self, request, queryset)
 
-    # --- previews -------------------------------------------------------------------------------------------
+    # --- the page of one image ------------------------------------------------------------------------------
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: GeneratedImage | None = None,
+    ) -> HttpResponse:
+        """The page, with links to everything of its content item and to making it again."""
+        if obj is not None:
+            everything = urlencode({"content_item_id": obj.content_item_id})
+            context["item_address"] = f"{reverse('admin:images_generatedimage_changelist')}?{everything}"
+            context["again_address"] = again_address([obj.pk]) if self.has_make_permission(request) else ""
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    # --- addresses and previews -----------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """The admin's own addresses, and the previews'."""
-        view = self.admin_site.admin_view(self.preview_view, cacheable=True)
-        return [path("<uuid:image_id>/preview/", view, name=PREVIEW_VIEW), *super().get_urls()]
+        """The admin's own addresses, and those of the previews, the gallery, the ledger and making again."""
+        wrap = self.admin_site.admin_view
+        return [
+            path("<uuid:image_id>/preview/", wrap(self.preview_view, cacheable=True), name=PREVIEW_VIEW),
+            path("gallery/", wrap(self.gallery_view), name="images_generatedimage_gallery"),
+            path("ledger/", wrap(self.ledger_view), name="images_generatedimage_ledger"),
+            # A provider works for up to a minute and a half: no transaction may be open meanwhile.
+            path("again/", non_atomic(wrap(self.make_again_view)), name=AGAIN_VIEW),
+            *super().get_urls(),
+        ]
 
     @method_decorator(require_safe)
     def preview_view(self, request: HttpRequest, image_id: UUID) -> HttpResponseBase:

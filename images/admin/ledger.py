@@ -1,0 +1,223 @@
+"""What was made, how well, how fast and for how many tokens: by provider, model and day.
+
+Two queries, whatever the number of images. The first counts in the database. Percentiles would cost SQLite seconds
+there, so the second fetches the durations of the newest `MAX_DURATIONS` pictures, and whoever shows them says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime, time, timedelta
+
+from django.conf import settings
+from django.db.models import Case, Count, Expression, FloatField, IntegerField, Q, QuerySet, Sum, Value, When
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Coalesce
+from django.utils import timezone
+
+from ..exceptions import ProviderFailure
+from ..models import STALE_AFTER, GeneratedImage, Status
+
+#: Pictures whose durations are looked at; about a fifth of a second on SQLite.
+MAX_DURATIONS = 20_000
+#: Where providers report all tokens of a request: OpenAI's name, and Gemini's.
+TOKEN_NAMES = ("total_tokens", "total_token_count")
+#: More tokens than there can be. Comparing keeps everything but numbers out, which a cast would stumble over.
+TOO_MANY_TOKENS = 10**15
+#: Failures that are neither the provider's own nor ours: its safety system refused the caller's text.
+REFUSED = "content_rejected"
+#: Codes of failures that only the operator can mend, though a provider reported them.
+OPERATORS = {
+    "provider_auth",
+    "provider_model_unavailable",
+    "provider_not_configured",
+    "provider_quota_exhausted",
+}
+
+
+def _codes(parent: type[ProviderFailure]) -> set[str]:
+    return {parent.code}.union(*(_codes(child) for child in parent.__subclasses__()))
+
+
+#: Codes of failures that providers answer for. They do not count against the promise that was made to users.
+PROVIDERS_OWN = frozenset(_codes(ProviderFailure) - {REFUSED, ProviderFailure.code} - OPERATORS)
+
+
+@dataclass(kw_only=True)
+class Figures:
+    """Counts of images, added up with `+=`.
+
+    Attributes:
+        asked: All of them.
+        ready: Those with a picture.
+        providers_failed: Failed for a reason that the provider answers for.
+        refused: The provider's safety system refused the text.
+        failed: Every other failure: ours, the operator's, or a process that was stopped.
+        running: Being made, or being deleted.
+        tokens: As reported; `None` where nothing was, which is unknown and not zero.
+        unreported: Pictures for which the provider reported no usage.
+        durations: Of pictures, in milliseconds; of the newest ones only, where there are very many.
+    """
+
+    asked: int = 0
+    ready: int = 0
+    providers_failed: int = 0
+    refused: int = 0
+    failed: int = 0
+    running: int = 0
+    tokens: int | None = None
+    unreported: int = 0
+    durations: list[int] = field(default_factory=list)
+
+    def __iadd__(self, other: Figures) -> Figures:
+        for item in fields(self):
+            own, others = getattr(self, item.name), getattr(other, item.name)
+            setattr(self, item.name, own if others is None else others if own is None else own + others)
+        return self
+
+    @property
+    def success(self) -> float | None:
+        """The share that succeeded among those for which no provider was to blame; `None` where there are none."""
+        counted = self.ready + self.failed
+        return self.ready / counted if counted else None
+
+    @property
+    def median_ms(self) -> int | None:
+        """Half of the pictures took no longer than this."""
+        return percentile(self.durations, 0.5)
+
+    @property
+    def ninetieth_ms(self) -> int | None:
+        """Nine in ten pictures took no longer than this."""
+        return percentile(self.durations, 0.9)
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """The figures of a range of days.
+
+    Attributes:
+        by_model: By provider and model, sorted.
+        by_day: By day (the newest first), provider and model.
+        total: Everything together.
+        durations_since: Where durations of the newest pictures only were looked at: the oldest of these.
+    """
+
+    by_model: dict[tuple[str, str], Figures]
+    by_day: dict[tuple[date, str, str], Figures]
+    total: Figures
+    durations_since: datetime | None
+
+
+def percentile(values: Iterable[int], fraction: float) -> int | None:
+    """The smallest value that at least `fraction` of all values do not exceed; `None` without values."""
+    ordered = sorted(values)
+    return ordered[math.ceil(fraction * len(ordered)) - 1] if ordered else None
+
+
+def ledger(images: QuerySet[GeneratedImage], days: int) -> Ledger:
+    """Add up the figures of the last `days` days, today included, in the current time zone.
+
+    Args:
+        images: The images that count.
+        days: At least 1.
+    """
+    today = _local_date(timezone.now())
+    dates = [today - timedelta(days=days - 1 - number) for number in range(days)]
+    rows = images.order_by().filter(created_at__gte=_midnight(dates[0]))
+    by_day: defaultdict[tuple[date, str, str], Figures] = defaultdict(Figures)
+    for (number, provider, model), figures in _counts(rows, dates):
+        by_day[dates[number], provider, model] += figures
+    since = _add_durations(rows, by_day)
+    by_model: defaultdict[tuple[str, str], Figures] = defaultdict(Figures)
+    total = Figures()
+    for (_day, provider, model), figures in by_day.items():
+        by_model[provider, model] += figures
+        total += figures
+    ordered = sorted(by_day.items(), key=lambda item: (-item[0][0].toordinal(), item[0][1:]))
+    return Ledger(by_model=dict(sorted(by_model.items())), by_day=dict(ordered), total=total, durations_since=since)
+
+
+def _counts(rows: QuerySet[GeneratedImage], dates: Sequence[date]) -> Iterator[tuple[tuple[int, str, str], Figures]]:
+    groups = rows.annotate(number=_day_number(dates)).values_list(
+        "number", "provider", "model", "status", "error_code"
+    )
+    late = Q(deadline_at__lt=timezone.now() - STALE_AFTER)
+    counted = groups.annotate(
+        asked=Count("id"), late=Count("id", filter=late), tokens=Sum(_tokens()), reported=Count("usage")
+    )
+    for number, provider, model, status, code, asked, stopped, tokens, reported in counted:
+        figures = Figures(asked=asked)
+        if status == Status.READY:
+            figures.ready, figures.unreported = asked, asked - reported
+        elif status == Status.FAILED:
+            setattr(figures, _blame(code), asked)
+        elif status == Status.PENDING:  # as the API and the list tell it: one whose process was stopped has failed
+            figures.failed, figures.running = stopped, asked - stopped
+        else:
+            figures.running = asked
+        figures.tokens = None if tokens is None else int(tokens)
+        yield (number, provider, model), figures
+
+
+def _blame(code: str) -> str:
+    if code == REFUSED:
+        return "refused"
+    return "providers_failed" if code in PROVIDERS_OWN else "failed"
+
+
+def _add_durations(rows: QuerySet[GeneratedImage], by_day: dict[tuple[date, str, str], Figures]) -> datetime | None:
+    """Hand out the newest durations; the moment of the oldest where there are more."""
+    newest = rows.filter(status=Status.READY, duration_ms__isnull=False).order_by("-created_at")
+    found = list(newest.values_list("created_at", "provider", "model", "duration_ms")[: MAX_DURATIONS + 1])
+    for created_at, provider, model, duration_ms in found[:MAX_DURATIONS]:
+        by_day[_local_date(created_at), provider, model].durations.append(duration_ms or 0)
+    return found[MAX_DURATIONS - 1][0] if len(found) > MAX_DURATIONS else None
+
+
+def _day_number(dates: Sequence[date], low: int = 0) -> Expression | Value:
+    """The position of a row's day in `dates`, found by halving.
+
+    Django's `TruncDate` calls back into Python for each row on SQLite, which takes three times as long.
+    """
+    if len(dates) == 1:
+        return Value(low)
+    half = len(dates) // 2
+    return Case(
+        When(created_at__lt=_midnight(dates[half]), then=_day_number(dates[:half], low)),
+        default=_day_number(dates[half:], low + half),
+        output_field=IntegerField(),
+    )
+
+
+def _tokens() -> Expression:
+    """The tokens that were reported, or NULL."""
+    return Coalesce(
+        *(
+            Case(
+                When(
+                    **{f"usage__{name}__gte": 0, f"usage__{name}__lt": TOO_MANY_TOKENS},
+                    then=Cast(KT(f"usage__{name}"), FloatField()),
+                )
+            )
+            for name in TOKEN_NAMES
+        )
+    )
+
+
+def _midnight(day: date) -> datetime:
+    """The beginning of a day, in the current time zone where the host uses time zones."""
+    midnight = datetime.combine(day, time.min)
+    return timezone.make_aware(midnight) if settings.USE_TZ else midnight
+
+
+def local(moment: datetime) -> datetime:
+    """A moment in the current time zone; as it is where the host uses no time zones."""
+    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+
+
+def _local_date(moment: datetime) -> date:
+    return local(moment).date()
