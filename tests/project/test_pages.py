@@ -13,12 +13,14 @@ from pytest_django import Settings
 ORIGIN = "https://www.example.com"
 
 
+@pytest.mark.django_db
 def test_the_front_page_leads_everywhere(client: Client) -> None:
     page = client.get("/").text
     for path in ("/admin/", "/api/images/", "/api/docs/", "/health"):
         assert f'href="http://testserver{path}"' in page
 
 
+@pytest.mark.django_db
 def test_the_front_page_is_json_for_those_who_ask(client: Client) -> None:
     assert client.get("/", headers={"accept": "application/json"}).json()["docs"] == "http://testserver/api/docs/"
 

@@ -1,0 +1,153 @@
+"""The calendar of models that end: its data, the check at start-up, and the advice in an error."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from django.core.checks import CheckMessage, Warning, run_checks
+from pytest_django.fixtures import Settings
+
+from images import checks
+from images.conf import DEFAULTS
+from images.exceptions import ProviderModelUnavailable
+from images.providers import calendar
+from images.providers.calendar import RETIREMENTS, find_retirement
+from images.providers.gemini import GeminiProvider
+from images.providers.openai import OpenAIProvider
+from tests.fakes.provider_server import ProviderServer
+from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, request_for
+
+TODAY = date(2026, 11, 23)
+DEFAULT_MODELS = [("OpenAI", DEFAULTS["OPENAI_IMAGE_MODEL"]), ("Gemini", DEFAULTS["GEMINI_IMAGE_MODEL"])]
+
+
+def warnings(settings: Settings, **images: str) -> list[CheckMessage]:
+    settings.IMAGES = {
+        "OPENAI_API_KEY": "sk-x",
+        "GEMINI_API_KEY": "AIza",
+        "PUBLIC_URL": "https://a.example",
+        **images,
+    }
+    return [message for message in run_checks(tags=[checks.TAG]) if message.id == checks.MODEL_RETIRED]
+
+
+@pytest.mark.parametrize("entry", RETIREMENTS, ids=lambda entry: entry.models[0])
+def test_every_entry_has_a_source_and_replacements_that_are_not_retired_themselves(
+    entry: calendar.Retirement,
+) -> None:
+    assert entry.vendor in ("OpenAI", "Gemini")
+    assert entry.source
+    assert entry.models
+    assert entry.replacements
+    assert not any(find_retirement(entry.vendor, name) for name in entry.replacements)
+
+
+@pytest.mark.parametrize(("vendor", "model"), DEFAULT_MODELS)
+def test_no_default_model_is_on_it(vendor: str, model: str) -> None:
+    assert find_retirement(vendor, model) is None
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model", "shutdown"),
+    [
+        ("OpenAI", "dall-e-2", date(2026, 5, 12)),
+        ("OpenAI", "openai/dall-e-3", date(2026, 5, 12)),
+        ("OpenAI", "gpt-image-1", date(2026, 10, 23)),
+        ("OpenAI", "gpt-image-1-mini", date(2026, 12, 1)),
+        ("OpenAI", "chatgpt-image-latest", date(2026, 12, 1)),
+        ("Gemini", "models/imagen-4.0-generate-001", date(2026, 8, 17)),
+        ("Gemini", "imagen-4.0-fast-generate-001", date(2026, 8, 17)),
+        ("Gemini", "gemini-2.5-flash-image", date(2026, 10, 2)),
+    ],
+)
+def test_the_models_in_use_today_have_their_day(vendor: str, model: str, shutdown: date) -> None:
+    entry = find_retirement(vendor, model)
+    assert entry is not None
+    assert entry.shutdown == shutdown
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model"),
+    [("OpenAI", "gpt-image-10"), ("OpenAI", "imagen-4.0-generate-001"), ("Gemini", "dall-e-2"), ("Gemini", "")],
+)
+def test_other_names_are_not_on_it(vendor: str, model: str) -> None:
+    assert find_retirement(vendor, model) is None
+
+
+def test_a_sentence_tells_before_from_after_on_the_day_itself() -> None:
+    entry = find_retirement("OpenAI", "gpt-image-1.5")
+    assert entry is not None
+    assert entry.shutdown is not None
+    day_before = entry.shutdown - timedelta(days=1)
+    assert entry.sentence("gpt-image-1.5", day_before).startswith("OpenAI will shut down")
+    assert entry.sentence("gpt-image-1.5", entry.shutdown).startswith("OpenAI shut down")
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (
+            {"PROVIDER": "openai", "OPENAI_IMAGE_MODEL": "dall-e-2"},
+            ("OpenAI shut down the model 'dall-e-2' on 2026-05-12.", "Set OPENAI_IMAGE_MODEL=gpt-image-2.6-flare"),
+        ),
+        (
+            {"PROVIDER": "gemini", "GEMINI_IMAGE_MODEL": "imagen-4.0-generate-001"},
+            ("on 2026-08-17.", "Set GEMINI_IMAGE_MODEL=gemini-nano-banana-2.1, the replacement that Gemini names."),
+        ),
+        (
+            {"PROVIDER": "gemini", "GEMINI_IMAGE_MODEL": "gemini-3.1-flash-image"},
+            ("without a date", "GEMINI_IMAGE_MODEL=gemini-nano-banana-2.1"),
+        ),
+    ],
+)
+def test_the_check_tells_old_configurations_what_to_set(
+    settings: Settings, images: dict[str, str], words: tuple[str, str]
+) -> None:
+    [message] = warnings(settings, **images)
+    assert type(message) is Warning
+    assert words[0] in message.msg
+    assert words[1] in str(message.hint)
+
+
+def test_the_check_looks_at_every_provider_of_the_chain_and_at_no_other(settings: Settings) -> None:
+    old = {"OPENAI_IMAGE_MODEL": "dall-e-2", "GEMINI_IMAGE_MODEL": "imagen-4.0-generate-001"}
+    assert len(warnings(settings, PROVIDER="gemini,openai", **old)) == 2
+    assert len(warnings(settings, PROVIDER="openai", **old)) == 1
+    assert warnings(settings, PROVIDER="gemini,openai") == []
+
+
+def test_the_check_knows_models_by_name_and_says_nothing_about_others(settings: Settings) -> None:
+    assert warnings(settings, PROVIDER="openai", OPENAI_IMAGE_MODEL="gpt-image-9-nova") == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "sentence"),
+    [
+        (
+            lambda url: OpenAIProvider({"api_key": OPENAI_KEY, "model": "dall-e-2", "base_url": f"{url}/v1"}),
+            "OpenAI shut down the model 'dall-e-2' on 2026-05-12. The operator has to set "
+            "OPENAI_IMAGE_MODEL=gpt-image-2.6-flare, the replacement that OpenAI names.",
+        ),
+        (
+            lambda url: GeminiProvider({"api_key": GEMINI_KEY, "model": "imagen-4.0-generate-001", "base_url": url}),
+            "Gemini shut down the model 'imagen-4.0-generate-001' on 2026-08-17. The operator has to set "
+            "GEMINI_IMAGE_MODEL=gemini-nano-banana-2.1, the replacement that Gemini names.",
+        ),
+    ],
+    ids=["openai", "gemini"],
+)
+def test_the_error_over_a_dead_model_says_what_to_set(
+    provider: object, sentence: str, provider_server: ProviderServer
+) -> None:
+    provider_server.script("http_404")
+    with pytest.raises(ProviderModelUnavailable) as caught:
+        provider(provider_server.url).paint(request_for())  # type: ignore[operator]
+    assert caught.value.message == sentence
+
+
+def test_a_model_on_the_calendar_is_asked_for_all_the_same(provider_server: ProviderServer) -> None:
+    """It decides nothing: a server of one's own may have it."""
+    options = {"api_key": OPENAI_KEY, "model": "dall-e-3", "base_url": f"{provider_server.url}/v1"}
+    assert OpenAIProvider(options).paint(request_for()).data
+    assert provider_server.requests[0].json["model"] == "dall-e-3"

@@ -1,0 +1,250 @@
+"""What the doctor says about settings, database, storage and the public address."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+from django.core.wsgi import get_wsgi_application
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+from django.http import HttpResponse, HttpResponseRedirect
+from pytest_django.fixtures import Settings
+
+from images.services.doctor import Level, examine
+from tests.doctor.conftest import OPENAI_KEY, Configure, findings, problems
+
+pytestmark = pytest.mark.django_db
+
+
+def test_an_installation_in_order_has_no_problems_and_nothing_is_left(configure: Configure, media_root: Path) -> None:
+    found = list(examine())
+    assert {finding.level for finding in found} == {Level.FINE}
+    assert {finding.section for finding in found} >= {"Configuration", "Database", "Storage", "Providers", "Security"}
+    assert all(finding.next_step for finding in found)
+    assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "section", "level"),
+    [
+        ({"DEADLINE": "soon"}, "Configuration", "broken"),
+        ({"PROVIDR": "openai"}, "Configuration", "broken"),
+        ({"STORAGE": "elsewhere"}, "Configuration", "broken"),
+        ({"PUBLIC_URL": ""}, "Public address", "attention"),
+        ({"PUBLIC_URL": "ftp://pics.example"}, "Public address", "broken"),
+        ({"TRUSTED_NETWORKS": "0.0.0.0/0"}, "Callers without credentials", "attention"),
+        ({"TRUSTED_NETWORKS": "10.0.0.0/40"}, "Callers without credentials", "broken"),
+        ({"PROVIDER": " , "}, "Providers", "broken"),
+    ],
+)
+def test_settings_of_the_app(configure: Configure, changes: dict[str, Any], section: str, level: str) -> None:
+    configure(**changes)
+    assert [finding.level for finding in problems(section)] == [level]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DEBUG", True, "DEBUG is on"),
+        ("SECRET_KEY", "short", "SECRET_KEY is short"),
+        ("ALLOWED_HOSTS", ["*"], "ALLOWED_HOSTS holds '*'"),
+        ("ALLOWED_HOSTS", [], "ALLOWED_HOSTS is empty"),
+        ("SESSION_COOKIE_SECURE", False, "Session cookies"),
+        ("CSRF_COOKIE_SECURE", False, "CSRF cookies"),
+    ],
+)
+def test_settings_of_django(configure: Configure, settings: Settings, name: str, value: object, words: str) -> None:
+    setattr(settings, name, value)
+    [finding] = problems("Security")
+    assert finding.level == "attention"
+    assert words in finding.sentence
+
+
+def test_cookies_are_nobodys_concern_over_plain_http(configure: Configure, settings: Settings) -> None:
+    configure(PUBLIC_URL="http://localhost:8000")
+    settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
+    assert problems("Security") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("CORS_ALLOW_ALL_ORIGINS", True, "every web page"),
+        ("MIDDLEWARE", [], "nothing tells browsers"),
+        ("CORS_ALLOW_HEADERS", ["authorization", "prefer"], "idempotency-key"),
+    ],
+)
+def test_cors(configure: Configure, settings: Settings, name: str, value: object, words: str) -> None:
+    settings.CORS_ALLOWED_ORIGINS = ["https://www.example.com"]
+    [finding] = findings("CORS")
+    assert (finding.level, "https://www.example.com" in finding.sentence) == ("ok", True)
+    setattr(settings, name, value)
+    [finding] = problems("CORS")
+    assert words in finding.sentence
+
+
+def test_what_an_operator_has_silenced_stays_silent(configure: Configure, settings: Settings) -> None:
+    settings.CORS_ALLOW_ALL_ORIGINS, settings.DEBUG = True, True
+    settings.SILENCED_SYSTEM_CHECKS = ["images.W007", "security.W018"]
+    assert problems("CORS") + problems("Security") == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_migration_that_is_not_applied_is_named(configure: Configure) -> None:
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("images", "0001_initial")
+    try:
+        [finding] = problems("Database")
+    finally:
+        recorder.record_applied("images", "0001_initial")
+    assert finding.level == "broken"
+    assert "Migrations that are not applied (1): images.0001_initial." in finding.sentence
+    assert "manage.py migrate" in finding.next_step
+
+
+def test_a_database_that_does_not_answer_is_told(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "NAME", "/no/such/database")
+    [finding] = problems("Database")
+    assert finding.level == "broken"
+    assert "cannot be used: " in finding.sentence
+    assert "DATABASE_URL" in finding.next_step
+
+
+@pytest.mark.parametrize("name", ["missing", "read-only"])
+def test_a_storage_where_nothing_can_be_kept(configure: Configure, media_root: Path, name: str) -> None:
+    if name == "missing":
+        media_root.rmdir()
+    else:
+        (media_root / "draft-images").touch()  # a file where the folder should be: no rights needed, root or not
+    [finding] = problems("Storage")
+    assert finding.level == "broken"
+    assert "STORAGE_ROOT" in finding.next_step
+    assert str(media_root) not in finding.sentence
+
+
+def test_a_storage_that_loses_bytes_is_broken(configure: Configure, settings: Settings) -> None:
+    settings.STORAGES = {**settings.STORAGES, "lossy": {"BACKEND": "tests.doctor.stubs.LossyStorage"}}
+    configure(STORAGE="lossy")
+    [finding] = problems("Storage")
+    assert "other bytes" in finding.sentence
+
+
+def test_a_storage_of_somebody_elses_that_fails_does_not_end_the_examination(
+    configure: Configure, settings: Settings
+) -> None:
+    backend = {"BACKEND": "tests.doctor.stubs.FailingStorage", "OPTIONS": {"secret_key": OPENAI_KEY}}
+    settings.STORAGES = {**settings.STORAGES, "failing": backend}
+    configure(STORAGE="failing")
+    found = list(examine())
+    assert [finding.level for finding in found if finding.section == "Storage"] == ["broken"]
+    assert OPENAI_KEY not in str(found)
+    assert "Providers" in {finding.section for finding in found}
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A test's output is no access log."""
+
+
+class Site:
+    """This project served over HTTP, with something in front of it that a test may change."""
+
+    def __init__(self) -> None:
+        self.in_front: Any = None
+        self._application = get_wsgi_application()
+        self._server = make_server("127.0.0.1", 0, self._serve, handler_class=_Quiet)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def _serve(self, environ: Any, start_response: Any) -> Any:
+        answer = self.in_front(environ["PATH_INFO"]) if self.in_front else None
+        if answer is None:
+            return self._application(environ, start_response)
+        start_response(f"{answer.status_code} Fake", list(answer.items()))
+        return [answer.content]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def site(configure: Configure) -> Iterator[Site]:
+    site = Site()
+    configure(PUBLIC_URL=site.url)
+    yield site
+    site.close()
+
+
+class TestPublicUrl:
+    def test_a_probe_is_fetched_and_gone_again(self, site: Site, media_root: Path) -> None:
+        [finding] = findings("Public address", public_url=True)
+        assert (finding.level, site.url in finding.sentence) == ("ok", True)
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_nothing_is_fetched_unasked(self, site: Site) -> None:
+        asked: list[str] = []
+        site.in_front = asked.append
+        assert problems("Public address") == []
+        assert asked == []
+
+    @pytest.mark.parametrize(
+        ("answer", "words", "step"),
+        [
+            (HttpResponse(b"no", status=400), "answered 400", "ALLOWED_HOSTS"),
+            (HttpResponse(b"no", status=404), "answered 404", "STORAGE_ROOT"),
+            (HttpResponse(b"no", status=502), "answered 502", "logs"),
+            (HttpResponse(b"other", content_type="image/png"), "other bytes", "STORAGE_ROOT"),
+            (
+                HttpResponseRedirect("https://www.example/x?token=1"),
+                "redirects to https://www.example.",
+                "PUBLIC_URL",
+            ),
+        ],
+    )
+    def test_what_stands_in_front_may_spoil_it(
+        self, site: Site, media_root: Path, answer: HttpResponse, words: str, step: str
+    ) -> None:
+        site.in_front = lambda path: answer
+        [finding] = problems("Public address", public_url=True)
+        assert finding.level == "broken"
+        assert words in finding.sentence
+        assert step in finding.next_step
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_a_wrong_type_is_told(self, site: Site, media_root: Path) -> None:
+        def untyped(path: str) -> HttpResponse:
+            file = media_root / path.removeprefix("/media/")
+            return HttpResponse(file.read_bytes() if file.exists() else b"", content_type="text/plain")
+
+        site.in_front = untyped
+        [finding] = problems("Public address", public_url=True)
+        assert "'text/plain'" in finding.sentence
+
+    def test_a_cache_that_keeps_what_was_deleted_is_told(self, site: Site, media_root: Path) -> None:
+        kept: dict[str, HttpResponse] = {}
+
+        def cache(path: str) -> HttpResponse:
+            if path not in kept:
+                content = (media_root / path.removeprefix("/media/")).read_bytes()
+                kept[path] = HttpResponse(content, content_type="image/png")
+            return kept[path]
+
+        site.in_front = cache
+        [finding] = problems("Public address", public_url=True)
+        assert (finding.level, "caches" in finding.sentence) == ("attention", True)
+
+    def test_an_address_where_nobody_listens_is_told(self, site: Site, media_root: Path) -> None:
+        site.close()
+        [finding] = problems("Public address", public_url=True)
+        assert "could not be reached (ConnectionError)" in finding.sentence
+        assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+    def test_without_an_address_there_is_nothing_to_fetch(self, configure: Configure) -> None:
+        configure(PUBLIC_URL="")
+        assert "broken" in {finding.level for finding in problems("Public address", public_url=True)}

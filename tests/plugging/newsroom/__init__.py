@@ -1,0 +1,1 @@
+"""An app of somebody else's project, copied into the projects that the tests make."""

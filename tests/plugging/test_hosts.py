@@ -1,0 +1,156 @@
+"""The app in somebody else's project: it works whatever that project has set, and changes nothing there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugging.projects import make_host
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kind of project.
+
+    Attributes:
+        settings: Lines at the end of its `settings.py`.
+        urls: Lines at the end of its `urls.py` instead of README's.
+        outside: What a proxy takes off the addresses.
+        inside: What its `urls.py` puts before the app's addresses.
+        admin: Whether its users have what the admin asks for.
+        media: The folder in which the pictures are.
+    """
+
+    settings: str = ""
+    urls: str | None = None
+    outside: str = ""
+    inside: str = ""
+    admin: bool = True
+    media: str = "media"
+
+
+OWN_USERS = 'AUTH_USER_MODEL = "newsroom.Journalist"\n'
+OWN_REST_DEFAULTS = """
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["newsroom.rest.NobodyGetsIn"],
+    "DEFAULT_PERMISSION_CLASSES": ["newsroom.rest.NobodyMay"],
+    "DEFAULT_THROTTLE_CLASSES": ["newsroom.rest.AlwaysTooMany"],
+    "DEFAULT_RENDERER_CLASSES": ["newsroom.rest.Enveloped"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.FormParser"],
+    "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.NamespaceVersioning",
+    "ALLOWED_VERSIONS": ["7"],
+    "DEFAULT_PAGINATION_CLASS": None,
+    "EXCEPTION_HANDLER": "newsroom.rest.handle_exception",
+    "UNAUTHENTICATED_USER": None,
+    "NON_FIELD_ERRORS_KEY": "other",
+    "DATETIME_FORMAT": "%d.%m.%Y",
+}
+"""
+ATOMIC = 'for _database in DATABASES.values():\n    _database["ATOMIC_REQUESTS"] = True\n'
+NO_TIME_ZONES = 'USE_TZ = False\nTIME_ZONE = "Asia/Tokyo"\n'
+OWN_STORAGE = """
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "pictures": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": BASE_DIR / "pictures"},
+    },
+}
+IMAGES["STORAGE"] = "pictures"
+"""
+SECOND_DATABASE = """
+DATABASES["pictures"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "pictures.sqlite3"}
+DATABASE_ROUTERS = ["newsroom.routers.PicturesRouter"]
+"""
+LOGIN_REQUIRED = 'MIDDLEWARE += ["django.contrib.auth.middleware.LoginRequiredMiddleware"]\n'
+OTHER_PREFIX = 'from django.urls import include\nurlpatterns += [path("pictures/", include("images.urls"))]\n'
+
+EVERYTHING = Variant(
+    OWN_USERS + OWN_REST_DEFAULTS + NO_TIME_ZONES + OWN_STORAGE + SECOND_DATABASE + ATOMIC + "APPEND_SLASH = False\n",
+    OTHER_PREFIX,
+    inside="/pictures",
+    admin=False,
+    media="pictures",
+)
+ALONE = {
+    "own users": Variant(OWN_USERS, admin=False),
+    "own REST defaults": Variant(OWN_REST_DEFAULTS),
+    "atomic requests": Variant(ATOMIC),
+    "no time zones": Variant(NO_TIME_ZONES),
+    "under a path of the server's": Variant('FORCE_SCRIPT_NAME = "/backend"\n', outside="/backend"),
+    "under another prefix": Variant("", OTHER_PREFIX, inside="/pictures"),
+    "own storage": Variant(OWN_STORAGE, media="pictures"),
+    "second database": Variant(SECOND_DATABASE),
+    "second database, atomic requests": Variant(SECOND_DATABASE + ATOMIC),
+    "no slashes appended": Variant("APPEND_SLASH = False\n"),
+    "login required": Variant(LOGIN_REQUIRED),
+}
+
+
+def check_visit(variant: Variant, folder: Path) -> None:
+    host = make_host(folder, settings=variant.settings, urls=variant.urls)
+    facts = host.visit(variant.outside, variant.inside)
+    check_api(facts, variant, folder)
+    check_own_code(facts, variant)
+    check_host_is_untouched(facts, variant)
+
+
+def check_api(facts: Any, variant: Variant, folder: Path) -> None:
+    made = facts["made"]["body"]
+    assert facts["made"]["status"] == facts["with_slash"]["status"] == 200, made
+    assert f"{variant.outside}{variant.inside}/media/draft-images/42/hero-" in made["imageUrl"]
+    created = datetime.fromisoformat(made["createdAt"])
+    assert made["createdAt"].endswith("Z")
+    assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)
+    assert (facts["served"]["status"], facts["served"]["type"]) == (200, "image/png")
+    assert facts["created"]["status"] == 400
+    assert facts["created"]["body"]["error"] == "contentItemId and title are required"
+    assert (facts["stranger"]["status"], facts["stranger"]["body"]["code"]) == (401, "not_authenticated")
+    assert [image["id"] for image in facts["listed"]["body"]["results"]][1:] == [made["id"]]
+    assert (facts["unknown"]["status"], facts["unknown"]["body"]["code"]) == (404, "not_found")
+    assert facts["deleted"]["body"] == {"success": True, "id": made["id"]}
+    assert facts["gone"] == 404
+    kept = len(list((folder / variant.media / "draft-images").glob("*/hero-*.png")))
+    assert kept == (2 if variant.settings == LOGIN_REQUIRED else 4)  # the host's own views ask for a login, too
+
+
+def check_own_code(facts: Any, variant: Variant) -> None:
+    if variant.settings != LOGIN_REQUIRED:
+        assert facts["illustrated"]["type"] == facts["aillustrated"]["type"] == "image/png"
+        assert "on_commit" in facts["within"]["refused"]
+    assert "/media/draft-images/44/hero-" in facts["command"]
+
+
+def check_host_is_untouched(facts: Any, variant: Variant) -> None:
+    assert facts["settings_changed"] == []
+    assert not facts["logging_changed"]
+    assert facts["admin"] == ([200, 200] if variant.admin else [])
+    assert facts["owners_left"] == [None]
+    if OWN_REST_DEFAULTS in variant.settings:
+        assert facts["own_view"]["body"] == {"envelope": {"the host says": "The host lets nobody in."}}
+
+
+def test_a_project_that_follows_readme(tmp_path: Path) -> None:
+    check_visit(Variant(), tmp_path / "site")
+
+
+def test_a_project_that_differs_in_everything(tmp_path: Path) -> None:
+    check_visit(EVERYTHING, tmp_path / "site")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALONE)
+def test_a_project_that_differs_in_one_thing(name: str, tmp_path: Path) -> None:
+    check_visit(ALONE[name], tmp_path / "site")
+
+
+@pytest.mark.parametrize("lines", ["", pytest.param(SECOND_DATABASE, marks=pytest.mark.slow)])
+def test_the_hosts_own_test_cases_make_images(lines: str, tmp_path: Path) -> None:
+    host = make_host(tmp_path / "site", settings=lines)
+    done = host.run("manage.py", "test", "newsroom")
+    assert "Ran 2 tests" in done.stderr

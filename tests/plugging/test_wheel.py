@@ -1,0 +1,124 @@
+"""The package: what is in it, and what somebody gets who installs it into an empty environment and follows README."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.plugging.projects import ROOT, Host, make_host, plug_in_section
+from tests.plugging.test_hosts import Variant, check_api, check_host_is_untouched, check_own_code
+
+pytestmark = pytest.mark.slow
+
+#: What is not to be needed for importing, checking, migrating and serving.
+OPTIONAL = ["openai", "google.genai", "PIL", "orjson", "pybase64", "drf_spectacular", "corsheaders", "celery"]
+
+
+def pip(python: str | Path, *arguments: str) -> None:
+    """Run pip with the machine's own configuration, which says where packages come from."""
+    done = subprocess.run([python, "-m", "pip", *arguments], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built from a copy, so that nothing is left in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT / "images", checkout / "images", ignore=shutil.ignore_patterns("__pycache__"))
+    # What must not get into it.
+    (checkout / "tests").mkdir()
+    (checkout / "tests" / "__init__.py").touch()
+    shutil.copytree(ROOT / "trygo_backend", checkout / "trygo_backend")
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, checkout)
+    pip(sys.executable, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(checkout))
+    [found] = folder.glob("trygo_images-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def stranger(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python of an empty environment into which the wheel was installed, without extras."""
+    folder = tmp_path_factory.mktemp("stranger") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    pip(python, "install", "--quiet", str(wheel))
+    return str(python)
+
+
+def test_the_wheel_holds_the_whole_app_and_nothing_else(wheel: Path) -> None:
+    app = {str(path.relative_to(ROOT)) for path in (ROOT / "images").rglob("*") if path.is_file()}
+    app = {name for name in app if "__pycache__" not in name}
+    held = zipfile.ZipFile(wheel).namelist()
+    assert {name for name in held if ".dist-info/" not in name} == app
+    for kind in ("migrations/0001_initial.py", "templates/", "static/", "py.typed", "fonts/", "commands/"):
+        assert any(kind in name for name in app), kind
+
+
+def test_the_metadata_has_ranges_for_hosts_and_sdks_as_extras(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = archive.read(name).decode().splitlines()
+    required = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    assert required
+    assert not [line for line in required if "==" in line.partition(";")[0]]
+    for extra in ("openai", "gemini"):
+        assert any(line.endswith(f'extra == "{extra}"') for line in required)
+    needed = {re.match(r"[\w-]+", line)[0].lower() for line in required if "extra" not in line}  # type: ignore[index]
+    assert needed == {"django", "djangorestframework", "httpx2", "requests", "urllib3"}
+
+
+def test_without_extras_it_checks_and_migrates_and_says_which_to_install(stranger: str, tmp_path: Path) -> None:
+    host = make_host(tmp_path / "site", newsroom=False, python=stranger)
+    missing = f"import importlib.util as u; print([n for n in {OPTIONAL} if u.find_spec(n.split('.')[0])])"
+    assert host.run("-c", missing).stdout == "[]\n"
+    host.run("manage.py", "migrate", "--verbosity", "0")
+    for provider in ("gemini", "openai", "placeholder"):
+        says_which_extra_to_install(host, provider)
+
+
+def says_which_extra_to_install(host: Host, provider: str) -> None:
+    sentence = f"pip install 'trygo-images[{provider}]'"
+    with (host.folder / "host" / "settings.py").open("a") as file:
+        key = f'"{provider.upper()}_API_KEY": "no-real-key"' if provider != "placeholder" else ""
+        file.write(f'\nIMAGES = {{"PROVIDER": "{provider}", {key}}}\n')
+    assert sentence in host.run("manage.py", "check").stderr
+    arguments = ("manage.py", "generate_image", "--content-item", "42", "--title", "A quiet harbour")
+    refused = host.run(*arguments, check=False)
+    assert refused.returncode == 1
+    assert sentence in refused.stderr
+    assert "provider_not_configured" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_readme_word_for_word_makes_serves_and_deletes_images(stranger: str, wheel: Path, tmp_path: Path) -> None:
+    section = plug_in_section()
+    _python, *install = shlex.split(section.install.replace("/path/to/checkout", str(wheel)))
+    done = subprocess.run([stranger, *install], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+    host = make_host(tmp_path / "site", newsroom=False, python=stranger, DJANGO_SUPERUSER_PASSWORD="of-a-stranger")
+    says = {}
+    for command in section.commands:
+        _python, *arguments = shlex.split(command)
+        if "createsuperuser" in arguments:  # it would ask for these two
+            arguments += ["--noinput", "--email", "ann@example.com"]
+        says[arguments[1]] = host.run(*arguments).stdout
+    assert re.fullmatch(r"/media/draft-images/42/hero-\d+-\w+\.png\n", says["generate_image"])
+    assert "ann" in says["drf_create_token"]
+
+    folder = tmp_path / "visited"
+    facts = make_host(folder, python=stranger).visit()
+    check_api(facts, Variant(), folder)
+    check_own_code(facts, Variant())
+    check_host_is_untouched(facts, Variant())
+    assert os.listdir(folder / "media") == ["draft-images"]
