@@ -18,9 +18,13 @@ from images.services.doctor import secrets
 from images.services.doctor.findings import broken
 from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure
 from tests.fakes.provider_server import ProviderServer
-from tests.test_reconcile_command import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def run(*arguments: str, stderr: StringIO | None = None, **options: Any) -> tuple[str, int]:

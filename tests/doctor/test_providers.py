@@ -171,6 +171,16 @@ def test_without_a_key_the_calendar_speaks_and_nobody_is_asked(
     assert not provider_server.requests
 
 
+def test_the_calendar_speaks_too_where_the_vendor_cannot_be_asked(
+    configure: Configure, provider_server: ProviderServer
+) -> None:
+    configure(OPENAI_IMAGE_MODEL="dall-e-2")
+    provider_server.script_models("http_401")
+    key, model = findings("Providers", today=TODAY)
+    assert "provider_auth" in key.sentence
+    assert "OPENAI_IMAGE_MODEL=gpt-image-2.6-flare" in model.next_step
+
+
 class Wayward(ImageProvider):
     """A provider of somebody else's, with a fault."""
 

@@ -60,6 +60,8 @@ def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
         status = provider.look_up_model(Deadline.after(PATIENCE))
     except ProviderFailure as err:
         yield _failed(alias, provider, err)
+        if not isinstance(err, failures.ProviderModelUnavailable):  # which has said what is known
+            yield from _by_calendar(alias, provider, today)
         return
     if status is None:
         told = "nothing is missing. It cannot be asked without painting; --generate does."
