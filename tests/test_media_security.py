@@ -7,13 +7,15 @@ import importlib
 import os
 import socket
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.http import HttpRequest
 from django.test import Client, RequestFactory
 
@@ -25,6 +27,14 @@ __all__ = ["folder", "server"]
 gunicorn = importlib.import_module("gunicorn.http.wsgi")  # it has no types
 
 SECRET = b"the host's other upload"
+
+
+@pytest.fixture(autouse=True)
+def _no_housekeeping() -> Iterator[None]:
+    """These requests must not touch the database; a connection that an earlier test left open is not theirs."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from ..conf import conf
 from ..exceptions import IdempotencyKeyReused, InvalidRequest, RequestInProgress
 from ..models import GeneratedImage, Status
 from .inputs import GenerationInput
+from .reconciliation import rescue
 
 MAX_KEY = 255
 #: Seconds after which a caller whose image is still being made may ask again.
@@ -39,15 +40,19 @@ def find_earlier(scope: str, key: str, wanted: GenerationInput) -> GeneratedImag
     """The image that this key has made already, or `None` where the key is free.
 
     A key is free where nobody used it, the attempt failed (or its process was killed), the image was deleted,
-    or `IMAGES["IDEMPOTENCY_TTL"]` has passed; an earlier row is then parted from the key.
+    or `IMAGES["IDEMPOTENCY_TTL"]` has passed; an earlier row is then parted from the key. A killed process that had
+    stored its picture counts as one that finished: it is paid for.
 
     Raises:
+        StorageError: Whether a killed process had stored its picture cannot be told.
         RequestInProgress: The image is being made at this moment.
         IdempotencyKeyReused: The key stands for other content.
     """
     earlier = GeneratedImage.objects.filter(idempotency_scope=scope, idempotency_key=key).first()
     if earlier is None:
         return None
+    if earlier.is_stale and rescue(earlier):  # its process was killed after the picture had reached the storage
+        earlier.refresh_from_db()
     if _is_spent(earlier):
         GeneratedImage.objects.filter(pk=earlier.pk, status=earlier.status).update(idempotency_key=None)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,20 @@ class TestService:
             deadline_at=timezone.now() - timedelta(minutes=5),
         )  # fmt: skip
         assert keyed().status == "ready"
+
+    def test_a_picture_that_a_killed_process_had_stored_is_not_paid_for_again(
+        self, brush: Brush, media_root: Path
+    ) -> None:
+        stem = "draft-images/item-1/hero-1763049170351-0123456789ab"
+        row = GeneratedImage.objects.create(
+            **WANTED, file_stem=stem, idempotency_scope="process", idempotency_key=KEY,
+            deadline_at=timezone.now() - timedelta(minutes=5),
+        )  # fmt: skip
+        (media_root / stem).parent.mkdir(parents=True)
+        (media_root / f"{stem}.png").write_bytes(png())
+        again = keyed()
+        assert (again.pk, again.status, again.replayed) == (row.pk, "ready", True)
+        assert not brush.requests
 
     def test_without_a_key_every_request_makes_its_own(self, brush: Brush) -> None:
         assert len({generate_image(**WANTED).pk for _ in range(3)}) == 3
