@@ -85,9 +85,15 @@ def import_images(*, directory: Path, mode: Mode | None = None, dry_run: bool = 
     """
     folder = find_pictures_folder(directory)
     mode = _choose_mode(folder, mode)
-    files = walk(folder)
-    while files_of_batch := list(islice(files, BATCH)):
-        yield from _Batch(mode, dry_run=dry_run).run(files_of_batch)
+    files, count = walk(folder), 0
+    try:
+        while files_of_batch := list(islice(files, BATCH)):
+            done = _Batch(mode, dry_run=dry_run).run(files_of_batch)
+            count += sum(file.outcome is Outcome.IMPORTED for file in done)
+            yield from done
+    finally:
+        if count and not dry_run:
+            log_event(logger, logging.INFO, "images_imported", count=count, mode=mode)
 
 
 def count_files(directory: Path) -> int:
@@ -207,8 +213,6 @@ class _Batch:
                 image.file_stem = str(image.file.name)
             if not images:
                 break
-        if self._images:
-            log_event(logger, logging.DEBUG, "images_imported", count=len(self._images) - len(names), mode=self._mode)
         return names
 
 

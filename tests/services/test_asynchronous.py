@@ -67,6 +67,7 @@ class TestOwnThread:
 
         asyncio.run(main())
 
+    @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_cancelled_callers_image_is_stored_all_the_same(self, brush: Brush) -> None:
         gate = Gate()
         brush.will(gate)
