@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +12,7 @@ from django.utils import timezone
 from ... import storage
 from ...logs import log_event
 from ...models import GeneratedImage, Status, Variant
+from ...names import read_file_name
 from .contents import Contents, is_missing, modified_at
 from .mending import facts, rows
 
@@ -21,8 +20,6 @@ logger = logging.getLogger("images")
 
 #: The content item of files that lie in no content item's folder: the word that callers use themselves.
 NO_ITEM = "unknown"
-
-_NAME = re.compile(r"(?P<variant>[a-z]+)-(?P<milliseconds>\d{12,14})(?:-.*)?")
 
 
 def adopt(name: str, contents: Contents) -> bool:
@@ -58,13 +55,12 @@ def _content_item(name: str) -> str:
 
 def _from_name(name: str) -> dict[str, Any]:
     """Variant and time of creation from a name like `hero-1763049170351.png`, else the time of the file."""
-    parsed = _NAME.fullmatch(name.rpartition("/")[2].partition(".")[0])
-    if parsed is None or parsed["variant"] not in Variant.values:
+    variant, created = read_file_name(name) or ("", None)
+    if created is None or variant not in Variant.values:
         return {"created_at": modified_at(name) or timezone.now()}
-    created = datetime.fromtimestamp(int(parsed["milliseconds"]) / 1000, UTC)
     if not settings.USE_TZ:
         created = timezone.make_naive(created, timezone.get_default_timezone())
-    return {"variant": parsed["variant"], "created_at": created}
+    return {"variant": variant, "created_at": created}
 
 
 def _insert(image: GeneratedImage, stem: str, name: str) -> bool:
