@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class ImagesConfig(AppConfig):
@@ -6,7 +7,7 @@ class ImagesConfig(AppConfig):
 
     name = "images"
     label = "images"
-    verbose_name = "Images"
+    verbose_name = _("Images")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 
-_PREFIXES = ("OPENAI_", "GEMINI_", "GOOGLE_", "IMAGE_", "CELERY_", "SECURE_")
+_PREFIXES = (
+    *("OPENAI_", "GEMINI_", "GOOGLE_", "IMAGE_", "SECURE_"),
+    *("CELERY_", "S3_", "AWS_", "METRICS_", "PROMETHEUS_"),
+)
 _NAMES = {
+    "FORCE_SCRIPT_NAME",
     "ACCESS_LOG",
     "ALLOWED_HOSTS",
     "BIND_ADDRESS",
@@ -35,6 +39,8 @@ if _url := os.environ.get("TEST_DATABASE_URL"):
 
 from trygo_backend.settings import *  # noqa: E402, F403
 from trygo_backend.settings import DATABASES  # noqa: E402
+
+os.environ.pop("DATABASE_URL", None)  # tests read the environment, too
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

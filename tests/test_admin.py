@@ -78,9 +78,14 @@ def test_the_list_shows_who_painted_what_how_large_and_how_long_it_took(admin_cl
     assert 'loading="lazy"' in html
 
 
-def test_a_failure_says_why_in_the_list(admin_client: Client) -> None:
-    make_image(error_code="provider_timeout", error_message="The image provider did not answer in time.")
-    assert "provider_timeout: The image provider did not answer in time." in body(admin_client, LIST)
+def test_a_failure_says_why_and_who_was_asked_in_the_list(admin_client: Client) -> None:
+    attempts = [{"provider": "gemini", "code": "provider_timeout", "ms": 31_000}, "not one of ours"]
+    make_image(error_code="provider_timeout", error_message="Too slow.", attempts=attempts)
+    make_image(error_code="of_a_strangers_provider")
+    html = body(admin_client, LIST)
+    assert "no answer in time (provider_timeout): Too slow." in html
+    assert "gemini provider_timeout 31.0 s" in html
+    assert "of_a_strangers_provider" in html
 
 
 def test_a_generation_whose_process_was_stopped_counts_as_failed(admin_client: Client) -> None:
@@ -98,6 +103,9 @@ def test_the_filters_find_by_variant_provider_model_and_day(admin_client: Client
     assert found(admin_client, variant__exact="inline") == {new.pk}
     assert found(admin_client, provider="gemini") == found(admin_client, model="banana") == {old.pk}
     assert found(admin_client, created_at__year=str(old.created_at.year)) == {old.pk}
+    assert found(admin_client, content_item_id="item") == {old.pk, new.pk}
+    failed = make_image(error_code="provider_timeout")
+    assert found(admin_client, error_code="provider_timeout") == {failed.pk}
 
 
 def test_search_finds_content_item_id_address_and_words_of_the_title(admin_client: Client) -> None:
@@ -130,7 +138,7 @@ def test_the_list_costs_the_same_number_of_queries_for_any_number_of_rows(admin_
         make_image(owner=User.objects.create_user(f"user{number}"), provider=f"p{number}", file=png())
     many = queries()
     assert len(many) == len(few) <= 9
-    assert not [sql for sql in many if '"description"' in sql or '"prompt"' in sql or '"attempts"' in sql]
+    assert not [sql for sql in many if '"description"' in sql or '"prompt"' in sql or '"usage"' in sql]
 
 
 # --- the page of one image ------------------------------------------------------------------------------
@@ -151,8 +159,8 @@ def test_the_page_shows_picture_prompt_usage_attempts_and_error(admin_client: Cl
     )  # fmt: skip
     html = body(admin_client, page(image))
     assert f'src="/media/{image.file.name}"' in html
-    assert f'href="https://pics.example/media/{image.file.name}"' in html
-    for text in ("Paint a fox.", "cinematic", "4711", "total_tokens&quot;: 1234", "provider_timeout: Too slow."):
+    assert f'value="https://pics.example/media/{image.file.name}"' in html
+    for text in ("Paint a fox.", "cinematic", "4711", "total_tokens&quot;: 1234", "(provider_timeout): Too slow."):
         assert text in html
     for cell in ("gemini", "banana", "provider_timeout", "31000", "req-7"):
         assert f">{cell}</td>" in html
@@ -168,7 +176,7 @@ def test_the_page_of_an_image_in_any_status_without_a_file_is_shown(admin_client
 def test_hostile_text_is_escaped_on_every_page(admin_client: Client) -> None:
     cell = dict.fromkeys(["provider", "model", "code", "ms", "request_id"], HOSTILE)
     image = make_image(
-        file=png(), title=HOSTILE, description=HOSTILE, prompt=HOSTILE, negative_prompt=HOSTILE, style=HOSTILE,
+        file=png(), title=HOSTILE, description=HOSTILE, prompt=HOSTILE, negative_prompt=HOSTILE, style=HOSTILE[:64],
         provider=HOSTILE[:64], model=HOSTILE, usage={HOSTILE: HOSTILE}, attempts=[cell], error_code=HOSTILE[:64],
         error_message=HOSTILE,
     )  # fmt: skip

@@ -155,6 +155,7 @@ def test_a_deleted_file_is_gone_at_once_also_for_who_has_it(client: Client, fold
         ("GET", "/media/draft-images/item", {}, 404),
     ],
 )
+@pytest.mark.django_db  # the end of a request looks at a connection that an earlier test has left open
 def test_every_answer_closes_what_it_opened(
     client: Client, folder: Path, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
@@ -165,7 +166,7 @@ def test_every_answer_closes_what_it_opened(
         assert response.status_code == status
         response.close()
 
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)  # other tests' threads may close theirs meanwhile
 
 
 def test_a_large_file_is_streamed_in_small_blocks(folder: Path) -> None:
@@ -186,6 +187,7 @@ def _get(path: str) -> HttpRequest:
 
 
 @pytest.mark.parametrize(("headers", "expected"), [({}, DATA), ({"range": "bytes=7-70006"}, DATA[7:70_007])])
+@pytest.mark.django_db
 def test_gunicorn_sends_files_by_itself(folder: Path, headers: dict[str, str], expected: bytes) -> None:
     ours, theirs = socket.socketpair()
     request = SimpleNamespace(method="GET", version=(1, 1), should_close=lambda: True)

@@ -21,8 +21,8 @@ from django.utils import timezone
 from ..exceptions import ProviderFailure
 from ..models import STALE_AFTER, GeneratedImage, Status
 
-#: Pictures whose durations are looked at; about a fifth of a second on SQLite.
-MAX_DURATIONS = 20_000
+#: Pictures whose durations are looked at: about a tenth of a second on SQLite.
+MAX_DURATIONS = 10_000
 #: Where providers report all tokens of a request: OpenAI's name, and Gemini's.
 TOKEN_NAMES = ("total_tokens", "total_token_count")
 #: More tokens than there can be. Comparing keeps everything but numbers out, which a cast would stumble over.

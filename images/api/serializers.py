@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from ..models import GeneratedImage, Status, Variant
@@ -30,7 +31,7 @@ class ContentItemIdField(serializers.CharField):
 class GenerateSerializer(serializers.Serializer[Any]):
     """What is asked for."""
 
-    contentItemId = ContentItemIdField(help_text="What the image belongs to, in the caller's own terms.")
+    contentItemId = ContentItemIdField(help_text=_("What the image belongs to, in the caller's own terms."))
     title = serializers.CharField(max_length=MAX_TITLE)
     description = serializers.CharField(
         required=False,
@@ -38,7 +39,7 @@ class GenerateSerializer(serializers.Serializer[Any]):
         allow_blank=True,
         max_length=MAX_DESCRIPTION,
         style={"base_template": "textarea.html"},
-        help_text="As long as a whole article's outline; a summary of it goes into the prompt.",
+        help_text=_("As long as a whole article's outline; a summary of it goes into the prompt."),
     )
     variant = serializers.ChoiceField(choices=Variant.choices, default=Variant.HERO, allow_null=True)
 

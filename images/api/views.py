@@ -55,9 +55,11 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         return GenerateSerializer if self.action in {"create", "generate"} else ImageSerializer
 
     def get_parsers(self) -> list[Any]:
-        # The browsable API's form at the collection posts as a form; services send JSON.
-        forms = [FormParser(), MultiPartParser()] if getattr(self, "action_map", {}).get("post") == "create" else []
-        return [CarefulJSONParser(), *forms]
+        # The browsable API's form at the collection posts as a form; services send JSON. DRF looks at the attribute
+        # for the forms that it may show.
+        forms = [FormParser, MultiPartParser] if getattr(self, "action_map", {}).get("post") == "create" else []
+        self.parser_classes = [CarefulJSONParser, *forms]
+        return [parser() for parser in self.parser_classes]
 
     @documented("list")
     def list(self, request: Request) -> Response:
