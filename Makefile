@@ -1,20 +1,24 @@
 # make demo    a picture in one command: no key, no database server, no configuration
 # make serve   the production server on $PORT (8000 when unset), configured by the environment alone
-# make test    the tests; `make test-all` adds the slow ones
+# make worker  a worker of the queue that CELERY_BROKER_URL names (docs/scaling.md)
+# make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL
 # make lint    style and types
+# make bench   everything in benchmarks/README.md, a quarter of an hour; `make bench-quick` in under a minute
 
 PYTHON ?= python3
 # Options of your own: make test ARGS="-k health", make demo ARGS=--exit
 ARGS ?=
 TEST_WORKERS ?= 2
+# Where tests may make databases and roles.
+TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := images trygo_backend tests manage.py
+SOURCES := images trygo_backend tests benchmarks manage.py
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve migrate test test-all lint
+.PHONY: help demo serve worker migrate test test-all test-postgres lint bench bench-quick
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -25,6 +29,9 @@ demo: $(VENV)/.runtime
 serve: $(VENV)/.runtime
 	@exec $(BIN)/python -m trygo_backend.serve $(ARGS)
 
+worker: $(VENV)/.scaling
+	@exec $(BIN)/celery -A trygo_backend worker --without-gossip --without-mingle --loglevel WARNING $(ARGS)
+
 migrate: $(VENV)/.runtime
 	@$(BIN)/python manage.py migrate $(ARGS)
 
@@ -34,10 +41,19 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(ARGS)
 
+test-postgres: $(VENV)/.dev
+	TEST_DATABASE_URL=$(TEST_POSTGRES_URL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 # The environment is made once and brought up to date when the requirements change. Each stamp is written last, so that
 # an installation that broke off is done again.
@@ -47,7 +63,12 @@ $(VENV)/.runtime: requirements.txt $(VENV)/.made
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+$(VENV)/.scaling: requirements-scaling.txt $(VENV)/.runtime
+	@echo "Installing what the queue, shared storage and metrics need ..."
+	@$(PIP_INSTALL) -r requirements-scaling.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.scaling
 	@echo "Installing what the tests need ..."
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@

@@ -11,7 +11,7 @@ import logging
 import uuid
 from typing import Any
 
-from celery import Task, shared_task, signals
+from celery import Task, current_app, shared_task, signals
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from django.db import connections
 
@@ -70,6 +70,17 @@ def enqueue(image_id: str) -> None:
     generate_task.apply_async(
         args=[image_id], time_limit=conf.deadline + GRACE, retry=True, retry_policy=RETRY_POLICY
     )
+
+
+def count_workers() -> int | None:
+    """How many workers answer within two seconds; `None` where the broker does not."""
+    try:
+        with current_app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            return len(current_app.control.ping(timeout=2, connection=connection))
+    except Exception as err:  # noqa: BLE001  (every broker's client has its own)
+        log_event(logger, logging.WARNING, "queue_failed", error=type(err).__name__)
+        return None
 
 
 def _after_failure(sender: Any = None, exception: Any = None, args: Any = (), **_: Any) -> None:

@@ -217,9 +217,7 @@ def test_an_empty_media_root_is_a_warning(settings: Settings) -> None:
     assert the_one().id == checks.MEDIA_ROOT_UNWRITABLE
 
 
-def test_a_media_root_that_can_still_be_made_is_fine_and_is_not_made(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_media_root_that_can_still_be_made_is_fine_and_is_not_made(settings: Settings, tmp_path: Path) -> None:
     settings.MEDIA_ROOT = str(tmp_path / "later" / "media")
     assert run() == []
     assert not (tmp_path / "later").exists()
@@ -285,3 +283,18 @@ def test_the_checks_ask_no_database_and_no_network(settings: Settings) -> None:
     env = {"DJANGO_SETTINGS_MODULE": "tests.settings", "PATH": ""}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", ["no.such.module", "images.tasks.nothing", "images.conf.DEFAULTS"])
+def test_a_queue_that_cannot_be_used_is_an_error(settings: Settings, path: str) -> None:
+    settings.IMAGES |= {"QUEUE": path}
+    message = the_one()
+    assert (message.id, type(message)) == (checks.QUEUE_BROKEN, Error)
+    assert path in message.msg
+
+
+def test_workers_without_a_queue_are_an_error(settings: Settings) -> None:
+    settings.IMAGES |= {"RUN_ON_WORKERS": True}
+    message = the_one()
+    assert message.id == checks.UNUSABLE_VALUE
+    assert "needs a queue" in message.msg

@@ -47,7 +47,8 @@ worker_connections = connection_limit(threads)
 STOP_MARGIN = 5
 
 # A stop waits for the generations under way: they are paid for.
-graceful_timeout = math.ceil(conf.deadline) + 30
+# Where workers make the images, a caller may wait for one as long as for the image.
+graceful_timeout = math.ceil(conf.deadline) * (2 if conf.run_on_workers else 1) + 30
 # The heartbeat comes from the worker's main thread, which only waits; this is for a process that is stuck as a whole.
 timeout = 120
 # Longer than callers and proxies usually keep an idle connection, so that it is them who close it.

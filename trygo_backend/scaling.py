@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -28,7 +29,23 @@ def celery_transport(url: str, deadline: str) -> dict[str, Any]:
         seconds = 90.0
     # Longer than the longest that a worker may rightly hold a task: a run, and the pause before a second look.
     visibility = int(2 * seconds + 120)
-    return {**options, "visibility_timeout": visibility, "socket_connect_timeout": 3, "socket_timeout": 30}
+    return {
+        **options,
+        "visibility_timeout": visibility,
+        "unacked_restore_throttle": 1,  # look for what has become visible every 10 s, not every 100
+        "socket_connect_timeout": 3,
+        "socket_timeout": 5,
+    }
+
+
+def need_celery() -> None:
+    """Say what to install where a broker is configured.
+
+    Raises:
+        ImproperlyConfigured: Celery is not installed.
+    """
+    if find_spec("celery") is None:
+        raise ImproperlyConfigured("CELERY_BROKER_URL needs more packages: pip install -r requirements-scaling.txt")
 
 
 def file_storage(environment: Environment) -> dict[str, Any]:
@@ -44,6 +61,7 @@ def file_storage(environment: Environment) -> dict[str, Any]:
         return {"BACKEND": "django.core.files.storage.FileSystemStorage"}
     try:
         import storages  # noqa: F401
+        from botocore.config import Config
     except ImportError as err:
         raise ImproperlyConfigured("S3_BUCKET needs more packages: pip install -r requirements-scaling.txt") from err
     options: dict[str, Any] = {
@@ -52,14 +70,18 @@ def file_storage(environment: Environment) -> dict[str, Any]:
         "default_acl": None,
         "querystring_auth": True,
         "querystring_expire": SIGNATURE_SECONDS,
-        "signature_version": "s3v4",
         "object_parameters": {"CacheControl": "no-cache"},
+        # A storage that hangs must not hang a request for minutes, as the client's own defaults would let it.
+        "client_config": Config(
+            signature_version="s3v4",
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=50,
+            s3={"addressing_style": environment.text("S3_ADDRESSING_STYLE", "auto")},
+        ),
     }
-    for name, variable in {
-        "endpoint_url": "S3_ENDPOINT_URL",
-        "region_name": "S3_REGION",
-        "addressing_style": "S3_ADDRESSING_STYLE",
-    }.items():
+    for name, variable in {"endpoint_url": "S3_ENDPOINT_URL", "region_name": "S3_REGION"}.items():
         if value := environment.text(variable):
             options[name] = value
     return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}

@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     host, port = listener.getsockname()[:2]
     print(f"Listening on http://{host}:{port}", flush=True)  # noqa: T201
     listener.set_inheritable(True)
+    # The C library would make up to sixteen heaps for the threads, and what lies free in one is of no use to the
+    # others: with two, a hundred megabytes less at 1,000 generations, and no slower (measured).
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = [sys.executable, "-m", "gunicorn", "--config", "python:trygo_backend.gunicorn_conf"]
     os.execv(sys.executable, [*command, "--bind", f"fd://{listener.fileno()}"])  # noqa: S606
 

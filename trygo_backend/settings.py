@@ -14,7 +14,7 @@ from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
 from .environment import Environment, allowed_hosts, cors_origins, database, parse_origin
-from .scaling import celery_transport, file_storage
+from .scaling import celery_transport, file_storage, need_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 _env = Environment(os.environ)
@@ -56,6 +56,8 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     # Before everything that can answer by itself: a browser must be able to read those answers too.
     "corsheaders.middleware.CorsMiddleware",
+    # Before everything that costs time and no picture needs.
+    "trygo_backend.pictures.PicturesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "trygo_backend.languages.LanguageMiddleware",
@@ -122,6 +124,7 @@ WHITENOISE_AUTOREFRESH = DEBUG
 
 IMAGES: dict[str, Any] = {}
 if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
+    need_celery()
     IMAGES["QUEUE"] = "celery"
     CELERY_BROKER_TRANSPORT_OPTIONS = celery_transport(CELERY_BROKER_URL, _env.text("IMAGE_DEADLINE", "90"))
     CELERY_BROKER_CONNECTION_TIMEOUT = 3
@@ -131,7 +134,8 @@ if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
     CELERY_TASK_DEFAULT_QUEUE = _env.text("CELERY_QUEUE", "images")
     CELERY_TASK_IGNORE_RESULT = True
     # A generation only waits, and threads wait in a few megabytes where processes need a hundred each.
-    CELERY_WORKER_POOL = "threads"
+    # It stands here because Celery's own option `--pool prefork` cannot be told from none at all.
+    CELERY_WORKER_POOL = _env.text("CELERY_POOL", "threads")
     CELERY_WORKER_CONCURRENCY = _env.integer("CELERY_CONCURRENCY", 20, minimum=1, maximum=1000)
     # A worker takes what it can begin with at once; what waits is there for the others.
     CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -89,8 +89,13 @@ class Generation:
         image.mime_type, image.size_bytes = painting.info.mime_type, len(data)
         image.width, image.height = painting.info.width, painting.info.height
         image.sha256 = hashlib.sha256(data).hexdigest()
-        image.provider, image.model = painting.provider, painting.image.model
+        self._name_painter(painting.provider, painting.image.model)
         image.usage = dict(painting.image.usage) if painting.image.usage is not None else None
+
+    def _name_painter(self, provider: str, model: str) -> None:
+        """What the provider calls its model may be of any length, and the picture is paid for."""
+        for name, value in (("provider", provider), ("model", model)):
+            setattr(self.image, name, value[: getattr(GeneratedImage._meta.get_field(name), "max_length", None)])
 
     def _finish(self) -> None:
         image = self.image
@@ -123,7 +128,7 @@ class Generation:
         known = err if isinstance(err, ImagesError) else ImagesError()
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
         last = self.attempts[-1] if self.attempts else {}
-        image.provider, image.model = last.get("provider", ""), last.get("model", "")
+        self._name_painter(last.get("provider", ""), last.get("model", ""))
         try:
             self._write()
         except DatabaseError as database_err:

@@ -47,6 +47,7 @@ class Brush:
     def __init__(self) -> None:
         self.requests: list[ImageRequest] = []
         self.script: list[BaseException | bytes | Callable[[ImageRequest], bytes]] = []
+        self.model = "test-model-1"
         self.usage: dict[str, int] | None = {"total_tokens": 1234}
         self._lock = threading.Lock()
 
@@ -61,7 +62,7 @@ class Brush:
         if isinstance(step, BaseException):
             raise step
         data = step if isinstance(step, bytes) else step(request)
-        return ProviderImage(data=data, model="test-model-1", request_id="req-1", usage=self.usage)
+        return ProviderImage(data=data, model=self.model, request_id="req-1", usage=self.usage)
 
 
 class Gate:

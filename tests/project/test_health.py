@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from images.models import GeneratedImage
+from images.services import generate_image_later
 from trygo_backend.health import leave_the_pool
 
 
@@ -74,6 +78,20 @@ def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.Monkey
     assert response.status_code == 503
     assert response.json()["checks"]["database"].startswith("The database does not answer")
     assert str(tmp_path) not in response.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_queue_that_nobody_works_on_is_told_and_keeps_the_server_in_service(
+    client: Client, settings: Settings
+) -> None:
+    settings.IMAGES = {"QUEUE": "tests.services.test_queueing.enqueue"}
+    assert client.get("/health/ready").json()["checks"]["queue"] == "ok"
+    image = generate_image_later(content_item_id="item-1", title="A title")
+    assert client.get("/health/ready").json()["status"] == "ok"
+    GeneratedImage.objects.filter(pk=image.pk).update(created_at=timezone.now() - timedelta(minutes=5))
+    response = client.get("/health/ready")
+    assert (response.status_code, response.json()["status"]) == (200, "degraded")
+    assert "no worker runs" in response.json()["checks"]["queue"]
 
 
 def test_the_probe_does_not_queue_for_the_pool() -> None:

@@ -54,6 +54,11 @@ class TestLedger:
         brush.usage = None
         assert generate_image(**WANTED).usage is None
 
+    def test_a_model_of_any_name_does_not_cost_the_picture(self, brush: Brush) -> None:
+        brush.model = "x" * 500
+        image = generate_image(**WANTED)
+        assert (image.status, image.model) == ("ready", "x" * 128)
+
     def test_the_same_seed_repeats_the_prompt_and_others_vary_it(self, brush: Brush) -> None:
         prompts = {seed: generate_image(**WANTED, seed=seed).prompt for seed in range(6)}
         assert generate_image(**WANTED, seed=3).prompt == prompts[3]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 from pytest_django.fixtures import Settings
@@ -34,6 +34,11 @@ def enqueue(image_id: str) -> None:
 
 def broken(image_id: str) -> None:
     raise ConnectionError("amqp://user:password@broker")
+
+
+def arrives_and_breaks(image_id: str) -> None:
+    GeneratedImage.objects.filter(pk=image_id).update(started_at=timezone.now())  # a worker is that fast
+    raise ConnectionError
 
 
 def work_at_once(image_id: str) -> None:
@@ -90,6 +95,12 @@ class TestLater:
             generate_image_later(**WANTED)
         assert "password" not in caught.value.message
         assert GeneratedImage.objects.get().error_code == "queue_unavailable"
+
+    def test_a_request_that_arrived_although_the_queue_seemed_down_goes_on(self, settings: Settings) -> None:
+        use(settings, arrives_and_breaks)
+        image = generate_image_later(**WANTED)
+        image.refresh_from_db()
+        assert image.status == "pending"
 
     def test_a_queue_that_is_down_after_a_commit_shows_on_the_row(self, settings: Settings) -> None:
         use(settings, broken)
@@ -155,6 +166,20 @@ class TestTakingUp:
         image.refresh_from_db()
         assert (image.status, len(brush.requests)) == ("ready", 1)
 
+    def test_of_two_workers_that_read_it_at_the_same_moment_one_has_it(self, brush: Brush) -> None:
+        image = generate_image_later(**WANTED)
+        rivals = [image.pk]
+
+        def between(execute: Any, sql: str, *rest: Any) -> Any:
+            if sql.startswith("UPDATE") and rivals:
+                run_generation(rivals.pop())
+            return execute(sql, *rest)
+
+        with connection.execute_wrapper(between):
+            run_generation(image.pk)
+        image.refresh_from_db()
+        assert (image.status, len(brush.requests)) == ("ready", 1)
+
     def test_a_failure_is_on_the_row_and_nowhere_else(self, brush: Brush) -> None:
         brush.will(exceptions.ContentRejected())
         image = generate_image_later(**WANTED)
@@ -185,8 +210,9 @@ class TestTakingUp:
 
 @pytest.mark.django_db
 class TestLost:
-    def test_is_failed_and_not_paid_again(self, brush: Brush) -> None:
-        image = lost(generate_image_later(**WANTED))
+    @pytest.mark.parametrize("left", [HOUR, -HOUR])
+    def test_is_failed_and_not_paid_again(self, brush: Brush, left: timedelta) -> None:
+        image = lost(generate_image_later(**WANTED), deadline_at=timezone.now() + left)
         run_generation(image.pk, redelivered=True)
         image.refresh_from_db()
         assert (image.status, image.error_message) == ("failed", STOPPED)

@@ -26,6 +26,7 @@ from .configuration import (
 from .findings import Finding, Level, exit_status, guarded
 from .generation import GENERATION, examine_generation
 from .public_address import PUBLIC_URL, examine_public_url
+from .queues import QUEUE, examine_queue
 from .secrets import known_secrets, without_secrets
 from .stores import DATABASE, STORAGE, examine_database, examine_storage
 
@@ -64,6 +65,7 @@ def examine(
         (CALLERS, examine_callers),
         (DATABASE, examine_database),
         (STORAGE, examine_storage),
+        (QUEUE, examine_queue),
         (PUBLIC_URL, partial(examine_public_url, fetch=public_url)),
         (PROVIDERS, ask),
     ]

@@ -1,0 +1,213 @@
+"""Real workers around a real Redis: one request, one image, whatever is killed, restarted or delivered twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.queue.conftest import Install
+from tests.queue.installation import Installation, kill
+from tests.queue.services import PATIENCE, Redis, until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_caller_that_does_not_wait_is_told_where_the_image_will_be(installation: Installation) -> None:
+    with installation.web(), installation.worker():
+        answer = installation.ask(Prefer="respond-async")
+        body = answer.json()
+        assert (answer.status_code, body["status"], body["imageUrl"]) == (202, "pending", None)
+        assert body["statusUrl"] == answer.headers["Location"] == f"{installation.url}/api/images/{body['id']}"
+        assert answer.headers["Preference-Applied"] == "respond-async"
+        assert int(answer.headers["Retry-After"]) > 0
+        image = installation.ended(body["id"])
+        assert image["status"] == "ready"
+        assert requests.get(image["imageUrl"], timeout=PATIENCE).headers["Content-Type"] == "image/png"
+    assert installation.paid == 1
+
+
+def test_a_caller_that_waits_a_little_gets_the_image_if_it_is_there_by_then(installation: Installation) -> None:
+    with installation.web(), installation.worker():
+        answer = installation.ask(Prefer="wait=60")
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (200, "wait=60")
+        assert answer.json()["status"] == "ready"
+        installation.provider.hold()
+        answer = installation.ask(Prefer="respond-async, wait=1")
+        assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async, wait=1")
+        installation.provider.release()
+        assert installation.ended(answer.json()["id"])["status"] == "ready"
+
+
+def test_the_same_key_makes_one_image_however_it_is_asked_for(installation: Installation) -> None:
+    installation.provider.hold()
+    with installation.web(), installation.worker():
+        image_id = installation.queue(Idempotency_Key="key-1")
+        again = installation.ask(Idempotency_Key="key-1", Prefer="respond-async")
+        assert (again.status_code, again.json()["code"]) == (409, "request_in_progress")
+        installation.provider.release()
+        installation.ended(image_id)
+        again = installation.ask(Idempotency_Key="key-1", Prefer="respond-async")
+        assert (again.status_code, again.json()["id"]) == (200, image_id)
+        assert again.headers["Idempotency-Replayed"] == "true"
+    assert installation.paid == 1
+
+
+def test_a_worker_that_is_killed_while_it_waits_costs_no_second_call(installation: Installation) -> None:
+    installation.provider.hold()
+    with installation.web():
+        with installation.worker() as worker:
+            image_id = installation.queue(Idempotency_Key="key-1")
+            installation.provider.wait_for(1, PATIENCE)
+            kill(worker)
+        installation.provider.release()
+        assert installation.look(image_id)["status"] == "pending"
+        installation.let_time_pass(image_id, "started_at", "deadline_at")
+        assert installation.look(image_id)["error"]["code"] == "internal_error"
+        with installation.worker():
+            installation.deliver(image_id)  # as the broker does, sooner or later
+            installation.marker()
+            assert (installation.look(image_id)["status"], installation.paid) == ("failed", 2)
+            again = installation.ask(Idempotency_Key="key-1", Prefer="wait=60")  # the key is free
+            assert (again.status_code, installation.paid) == (200, 3)
+
+
+def test_a_task_delivered_twice_is_done_once(installation: Installation) -> None:
+    installation.provider.hold()
+    with installation.web(), installation.worker(), installation.worker():
+        image_id = installation.queue()
+        installation.provider.wait_for(1, PATIENCE)
+        for _ in range(3):
+            installation.deliver(image_id)
+        installation.provider.release()
+        assert installation.ended(image_id)["status"] == "ready"
+        installation.deliver(image_id)
+        installation.marker()
+    assert installation.paid == 2  # with the marker
+
+
+def test_a_broker_that_is_killed_and_restarted_loses_nothing(installation: Installation, redis: Redis) -> None:
+    installation.provider.hold()
+    with installation.web(), installation.worker("--concurrency", "1"):
+        running = installation.queue("Is being made")
+        installation.provider.wait_for(1, PATIENCE)
+        waiting = installation.queue("Waits in the queue")
+        redis.kill()
+        redis.start()
+        installation.provider.release()
+        assert installation.ended(running)["status"] == "ready"
+        assert installation.ended(waiting)["status"] == "ready"
+    assert installation.paid == 2
+
+
+def test_a_broker_that_is_down_is_told_at_once_and_costs_nothing(installation: Installation, redis: Redis) -> None:
+    redis.kill()
+    with installation.web(), installation.worker():
+        answer = installation.ask(Prefer="respond-async", Idempotency_Key="key-1")
+        assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
+        assert answer.json()["retryable"]
+        assert "Retry-After" in answer.headers
+        redis.start()
+        image_id = installation.queue(Idempotency_Key="key-1")
+        assert installation.ended(image_id)["status"] == "ready"
+    assert installation.paid == 1
+
+
+def test_a_broker_that_does_not_answer_is_not_waited_for_for_long(install: Install) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        installation = install(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        with installation.web():
+            requests.get(f"{installation.url}/health", timeout=PATIENCE)  # it is up
+            answer = installation.ask(Prefer="respond-async")
+    assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
+    assert answer.elapsed.total_seconds() < 30
+
+
+def test_a_worker_that_is_stopped_finishes_what_it_has_begun(installation: Installation) -> None:
+    installation.provider.hold()
+    with installation.web(), installation.worker() as worker:
+        image_id = installation.queue()
+        installation.provider.wait_for(1, PATIENCE)
+        worker.send_signal(signal.SIGTERM)
+        until(lambda: "Warm shutdown" in installation.log, "the worker's stop")
+        assert worker.poll() is None
+        installation.provider.release()
+        assert worker.wait(PATIENCE) == 0
+        assert installation.look(image_id)["status"] == "ready"
+    assert installation.paid == 1
+
+
+def test_callers_wait_as_always_where_all_images_are_made_by_workers(install: Install, redis: Redis) -> None:
+    installation = install(redis.url, IMAGE_RUN_ON_WORKERS="1")
+    installation.provider.script("ok", "content_policy")
+    with installation.web(), installation.worker():
+        answer = installation.ask()
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+        assert requests.get(answer.json()["imageUrl"], timeout=PATIENCE).status_code == 200
+        refused = installation.ask()
+        assert (refused.status_code, refused.json()["code"]) == (400, "content_rejected")
+        assert not refused.json()["retryable"]
+    assert "generation_started" in installation.log
+
+
+def test_workers_do_as_many_at_once_as_they_are_told(installation: Installation) -> None:
+    installation.provider.hold()
+    with installation.web(), installation.worker("--concurrency", "3"):
+        images = [installation.queue(f"Number {number}") for number in range(5)]
+        installation.provider.wait_for(3, PATIENCE)
+        assert sorted(installation.look(image)["status"] for image in images) == ["pending"] * 5
+        assert installation.paid == 3
+        installation.provider.release()
+        assert {installation.ended(image)["status"] for image in images} == {"ready"}
+    assert installation.paid == 5
+
+
+def queue_findings(installation: Installation) -> list[str]:
+    done = installation.run_manage("images_doctor", "--json")
+    findings = json.loads(done.stdout)["findings"]
+    return [f"{found['level']}: {found['sentence']}" for found in findings if found["section"] == "Queue"]
+
+
+def test_the_doctor_sees_who_works(installation: Installation, redis: Redis) -> None:
+    quiet = "ok: No request has been waiting for long."
+    assert queue_findings(installation) == ["broken: The queue's broker answers, but no worker does.", quiet]
+    with installation.worker() as _worker:
+        until(lambda: " ready." in installation.log, "the worker")
+        [workers, _] = queue_findings(installation)
+        assert workers == "ok: The queue's broker answers, and so do its workers (1)."
+    redis.kill()
+    assert queue_findings(installation)[0] == "broken: The queue's broker does not answer."
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in found.split()]
+
+
+def test_a_pools_process_that_is_killed_ends_its_image_at_once(install: Install, redis: Redis) -> None:
+    installation = install(redis.url, CELERY_POOL="prefork")
+    installation.provider.hold()
+    with installation.web(), installation.worker("--concurrency", "1") as worker:
+        image_id = installation.queue()
+        installation.provider.wait_for(1, PATIENCE)
+        for child in children(worker):
+            os.kill(child, signal.SIGKILL)
+        image = installation.ended(image_id)
+        assert (image["status"], image["error"]["code"]) == ("failed", "internal_error")
+        installation.provider.release()
+        installation.marker()
+    assert installation.paid == 2  # with the marker
+
+
+def test_many_callers_many_workers_one_image_each(installation: Installation) -> None:
+    with installation.web(), installation.worker(), installation.worker(), ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda number: installation.ask(f"Number {number}", Prefer="wait=80"), range(24)))
+    assert [answer.status_code for answer in answers] == [200] * 24
+    assert len({answer.json()["imageUrl"] for answer in answers}) == installation.paid == 24
