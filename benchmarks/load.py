@@ -1,8 +1,8 @@
 """The load generator, a process of its own: callers that ask at once, and one that asks again and again.
 
 It speaks HTTP over asyncio's streams and does nothing else, so that one core holds thousands of callers.
-`python -m benchmarks.load generate URL --at-once 10 --count 300` and `python -m benchmarks.load probe URL --seconds 3`
-print one line of JSON (`Outcome`).
+`python -m benchmarks.load generate URL --at-once 10 --count 300` and
+`python -m benchmarks.load probe URL --seconds 3` print one line of JSON (`Outcome`).
 """
 
 from __future__ import annotations

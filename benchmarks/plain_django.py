@@ -1,4 +1,4 @@
-"""The baseline: what a Django developer would write in twenty lines. Run by gunicorn, gthread, 2 workers x 256 threads."""
+"""The baseline: twenty lines that a Django developer would write, under gunicorn with 2 workers x 256 threads."""
 
 from __future__ import annotations
 

@@ -69,7 +69,9 @@ def ours(folder: Path, provider_url: str, **variables: str) -> Iterator[Server]:
 @contextmanager
 def plain_django(folder: Path, provider_url: str) -> Iterator[Server]:
     """The baseline, `plain_django.py`."""
-    env = {**sdk_environment(provider_url), "STORAGE_ROOT": str(folder / "plain")}
+    media = folder / "plain"
+    media.mkdir()
+    env = {**sdk_environment(provider_url), "STORAGE_ROOT": str(media)}
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         port, descriptor = listener.getsockname()[1], listener.fileno()
         os.set_inheritable(descriptor, True)

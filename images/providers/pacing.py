@@ -48,10 +48,15 @@ class PacedReader(io.RawIOBase):
             TimeoutError: The exchange's deadline passed while waiting for bytes or for a place.
         """
         if self.in_large_body:
-            self._take_place()
+            self.take_place()
         return self._raw.readinto(buffer)
 
-    def _take_place(self) -> None:
+    def take_place(self) -> None:
+        """Hold a place as soon as there is something to read.
+
+        Raises:
+            TimeoutError: The exchange's deadline passed before.
+        """
         claim, deadline = self._claim, self._deadline
         if not self._ready_soon():
             claim.give_back()
@@ -102,3 +107,12 @@ class PacedResponse(http.client.HTTPResponse):
         super().begin()
         if self._paced is not None:
             self._paced.in_large_body = self.length is None or self.length > SMALL_BODY
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Read as `http.client.HTTPResponse.read` does, which makes room for all of a body before its first byte.
+
+        A thread has its place before that: two megabytes for each that waits for one would fill the memory.
+        """
+        if self._paced is not None and self.length is not None and self.length > SMALL_BODY:
+            self._paced.take_place()
+        return super().read(amt)

@@ -16,6 +16,7 @@ from benchmarks import load
 from tests.fakes.provider_server import ProviderServer
 from tests.project.test_serve import running_server
 
+#: Seconds to wait for what has to come: far more than it takes, also where other work slows everything down.
 PATIENCE = 120.0
 
 
@@ -67,7 +68,7 @@ class Callers:
     """
 
     def __init__(self, url: str, count: int) -> None:
-        self._thread = threading.Thread(target=self._run, args=(url, count))
+        self._thread = threading.Thread(target=self._run, args=(url, count), daemon=True)
         self.outcome = load.Outcome()
 
     def _run(self, url: str, count: int) -> None:
@@ -77,8 +78,9 @@ class Callers:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:  # else they may never get their answers
+            self._thread.join()
 
     @property
     def running(self) -> bool:

@@ -52,10 +52,10 @@ def limited_database(connections: int) -> Iterator[Database]:
             raise
         pytest.skip("There is no PostgreSQL at TEST_POSTGRES_URL (postgres@127.0.0.1:5432 when unset).")
     with admin:
-        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' NOSUPERUSER")  # type: ignore[arg-type]
-        admin.execute(f"CREATE DATABASE {name} OWNER {name} CONNECTION LIMIT {connections}")  # type: ignore[arg-type]
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' NOSUPERUSER")
+        admin.execute(f"CREATE DATABASE {name} OWNER {name} CONNECTION LIMIT {connections}")
         try:
             yield database
         finally:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
-            admin.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.execute(f"DROP ROLE {name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import requests
 
 from tests.fakes.provider_server import ProviderServer
-from tests.load.callers import Callers, server_for
+from tests.load.callers import PATIENCE, Callers, server_for
 
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -20,7 +20,7 @@ def test_with_every_slot_taken_one_more_is_turned_away_and_all_else_answers(
         picture = requests.post(server.generate_url, json=BODY, timeout=60).json()["imageUrl"]
         provider_server.hold()
         with Callers(server.generate_url, 3) as callers:
-            provider_server.wait_for(4)
+            provider_server.wait_for(4, PATIENCE)
             started = time.monotonic()
             refused = requests.post(server.generate_url, json=BODY, timeout=60)
             assert time.monotonic() - started < 5  # a generation's deadline is 90

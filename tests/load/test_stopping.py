@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.provider_server import ProviderServer
-from tests.load.callers import Callers, Server, server_for, until
+from tests.load.callers import PATIENCE, Callers, Server, server_for, until
 
 
 def _told_to_stop(server: Server) -> None:
@@ -20,11 +20,11 @@ def test_a_stop_waits_for_the_generations_under_way(provider_server: ProviderSer
     with server_for(provider_server, tmp_path) as server:
         provider_server.hold()
         with Callers(server.generate_url, 4) as callers:
-            provider_server.wait_for(4)
+            provider_server.wait_for(4, PATIENCE)
             _told_to_stop(server)
             provider_server.release()
         assert callers.statuses == {"200": 4}
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE) == 0
         assert server.rows() == [("ready",)] * 4
         assert [path.stat().st_size for path in server.files()] == [provider_server.image_bytes] * 4
 
@@ -34,9 +34,9 @@ def test_what_cannot_finish_in_time_is_marked_as_failed(provider_server: Provide
     with server_for(provider_server, tmp_path, GUNICORN_CMD_ARGS="--graceful-timeout 3") as server:
         provider_server.hold()
         with Callers(server.generate_url, 2) as callers:
-            provider_server.wait_for(2)
+            provider_server.wait_for(2, PATIENCE)
             _told_to_stop(server)
-            server.process.wait(60)
+            server.process.wait(PATIENCE)
         assert callers.statuses == {"0": 2}
         sentence = "The server was stopped while it made this image. Ask for it again."
         assert server.rows("status, error_code, error_message") == [("failed", "internal_error", sentence)] * 2
