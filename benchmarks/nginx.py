@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -70,9 +70,8 @@ def as_documented(folder: Path, media_root: Path, upstream: str, *, origin: str 
 
 
 @contextmanager
-def _nginx(folder: Path, site: object) -> Iterator[Server]:
+def _nginx(folder: Path, site: Callable[[str], str]) -> Iterator[Server]:
     """Run nginx on a free port, which it inherits as it does from an older nginx when it is upgraded."""
-    assert callable(site)
     folder.mkdir(exist_ok=True)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         listen = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import signal
+import sys
 from typing import Any
 
 from images.conf import conf
@@ -43,6 +44,11 @@ workers = _env.integer("WEB_CONCURRENCY", 1, minimum=1, maximum=256)
 threads = conf.max_concurrency + SPARE_THREADS
 worker_connections = connection_limit(threads)
 
+#: Seconds after which a thread that waits for Python's interpreter lock has it taken from the one that runs. With the
+#: usual 0.005, hundreds of threads wake up two hundred times a second each, only to wait on: 15 % of the CPU time of
+#: 500 simultaneous generations (measured). A thread that reads, writes or waits gives the lock away at once anyway.
+SWITCH_INTERVAL = 0.05
+
 #: Seconds before the end of a graceful stop at which a worker gives up, to mark what it could not finish.
 STOP_MARGIN = 5
 
@@ -71,6 +77,7 @@ def post_worker_init(worker: Any) -> None:
 
     A provider that cannot be warmed up is only logged: the rest of the server works without it.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL)
     # Ctrl-C reaches master and workers alike, and the master then stops its workers. A worker that is interrupted a
     # second time while it stops waits for itself for ever (its handler takes the thread pool's lock twice).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
