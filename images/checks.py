@@ -27,6 +27,7 @@ from .conf import DEFAULTS, Network, Settings, conf
 from .models import image_storage
 from .providers import get_provider
 from .providers.calendar import utc_today
+from .services.prompts import get_prompt_builder
 
 #: The checks' tag: `manage.py check --tag images`.
 TAG = "images"
@@ -173,17 +174,12 @@ def check_prompt_builder(**_: Any) -> list[CheckMessage]:
     """The prompt builder can be imported."""
     if _problem("prompt_builder"):
         return []
-    path = conf.prompt_builder
     try:
-        builder = import_string(path)
-    except ImportError as err:
-        return [_broken_prompt_builder(f"cannot import {path!r}: {err}")]
-    return [] if callable(builder) else [_broken_prompt_builder(f"{path!r} is not a class")]
-
-
-def _broken_prompt_builder(problem: str) -> CheckMessage:
-    hint = f'Give the dotted path of a class, or remove the setting to use "{DEFAULTS["PROMPT_BUILDER"]}".'
-    return Error(f'IMAGES["PROMPT_BUILDER"]: {problem}.', hint=hint, id=PROMPT_BUILDER_BROKEN)
+        get_prompt_builder()
+    except ImproperlyConfigured as err:
+        hint = f'Give the dotted path of a class, or remove the setting to use "{DEFAULTS["PROMPT_BUILDER"]}".'
+        return [Error(str(err), hint=hint, id=PROMPT_BUILDER_BROKEN)]
+    return []
 
 
 @register(TAG)
@@ -194,7 +190,7 @@ def check_queue(**_: Any) -> list[CheckMessage]:
     hint = "Install what it needs: pip install 'trygo-images[celery]'. Or remove IMAGES[\"QUEUE\"] to do without."
     try:
         enqueue = import_string(conf.queue)
-    except ImportError as err:
+    except (ImportError, ValueError) as err:
         return [Error(f'IMAGES["QUEUE"]: cannot import {conf.queue!r}: {err}.', hint=hint, id=QUEUE_BROKEN)]
     if callable(enqueue):
         return []

@@ -34,7 +34,9 @@ class KeylessProvider(ReadyProvider):
 
 
 class Builder:
-    """Stands in for a prompt builder."""
+    """A prompt builder as far as the check looks."""
+
+    def build(self) -> None: ...
 
 
 def provider(name: str, **options: str) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _first_picture(http: requests.Session, base: str, token: str) -> str:
         picture = http.get(image_url, timeout=30)
     except requests.RequestException as err:
         raise DemoFailed(f"The server broke the connection ({type(err).__name__}).") from err
-    if not picture.ok or not picture.headers.get("Content-Type", "").startswith("image/"):
+    if not picture.ok or not picture.content or not picture.headers.get("Content-Type", "").startswith("image/"):
         raise DemoFailed(f"The picture could not be fetched back from {image_url}: status {picture.status_code}.")
     return image_url
 

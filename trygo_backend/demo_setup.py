@@ -52,17 +52,23 @@ def demo_environment(outer: Mapping[str, str], *, folder: Path, base: str) -> di
     """
     keys = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
     usable = [alias for alias, names in keys.items() if any(outer.get(name, "").strip() for name in names)]
-    wanted = outer.get("IMAGE_PROVIDER", "").strip()
+    wanted = [alias.strip() for alias in outer.get("IMAGE_PROVIDER", "").split(",")]
+    chosen = [alias for alias in wanted if alias in usable]
     return {
-        **{name: value for name, value in outer.items() if name not in FOREIGN},
+        **{name: value for name, value in outer.items() if not _is_foreign(name)},
         "DJANGO_SETTINGS_MODULE": "trygo_backend.settings",
         "SECRET_KEY": _kept_secret(folder / "secret_key"),
         "DATABASE_URL": "sqlite:///" + quote(str(folder / "db.sqlite3")),
         "PUBLIC_URL": base,
         "STORAGE_ROOT": str(folder / "media"),
-        "IMAGE_PROVIDER": (wanted or ",".join(usable)) if usable else "placeholder",
+        "IMAGE_PROVIDER": ",".join(chosen or usable) or "placeholder",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a variable belongs to a real installation: its storage, queue and metrics are not the demo's."""
+    return name in FOREIGN or name.startswith(("S3_", "CELERY_", "METRICS_", "PROMETHEUS_", "IMAGE_"))
 
 
 def _kept_secret(path: Path) -> str:

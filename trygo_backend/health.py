@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
@@ -72,7 +72,7 @@ def database_problem() -> str | None:
     try:
         with _own_connection(DEFAULT_DB_ALIAS) as probe, probe.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM django_migrations")
-    except (DatabaseError, ImproperlyConfigured) as err:
+    except (Error, ImproperlyConfigured) as err:
         logger.warning("health_check_failed check=database error=%s", type(err).__name__)
         return "The database does not answer, or has not been migrated. The server's log says more."
     return None
@@ -87,7 +87,7 @@ def queue_problem() -> str | None:
     try:
         with _own_connection(oldest.db) as probe:
             found = next(iter(oldest.query.get_compiler(connection=probe).results_iter()), None)
-    except DatabaseError as err:
+    except Error as err:
         logger.warning("health_check_failed check=queue error=%s", type(err).__name__)
         return "The database does not tell what is queued. The server's log says more."
     return problem(found[0]) if found else None

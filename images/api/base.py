@@ -7,11 +7,13 @@ handler, versioning, throttles). The contract must hold all the same, so nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
 from django.db import transaction
-from django.http import HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from rest_framework import exceptions
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.metadata import SimpleMetadata
@@ -34,6 +36,16 @@ def non_atomic(view: View) -> View:
     for alias in settings.DATABASES:
         view = transaction.non_atomic_requests(using=alias)(view)
     return view
+
+
+def _unchunk(request: HttpRequest) -> None:
+    """Read a chunked body, which has no length: Django takes it for an empty one. It is limited as any other."""
+    meta = request.META
+    chunked = "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if chunked and not meta.get("CONTENT_LENGTH") and isinstance(request, WSGIRequest):
+        body = request.environ["wsgi.input"].read(conf.max_body_bytes + 1)
+        request._stream = BytesIO(body)
+        meta["CONTENT_LENGTH"] = str(len(body))
 
 
 class TolerantNegotiation(DefaultContentNegotiation):
@@ -71,6 +83,10 @@ class ImagesAPIView(APIView):
     content_negotiation_class = TolerantNegotiation
     metadata_class = SimpleMetadata
     versioning_class = None
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        _unchunk(request)
+        return super().initialize_request(request, *args, **kwargs)
 
     def get_exception_handler(self) -> Callable[..., Any]:
         return exception_handler

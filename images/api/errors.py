@@ -13,10 +13,13 @@ from django.http import Http404
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
-from ..exceptions import ImagesError, InvalidRequest
+from ..exceptions import ImagesError, InvalidRequest, ProviderRateLimited
 from ..logs import log_event
 
 logger = logging.getLogger("images.api")
+
+#: Seconds after which a rate-limited caller may ask again, where the vendor does not say.
+RATE_LIMIT_PAUSE = 20
 
 REQUIRED_SENTENCE = "contentItemId and title are required"
 
@@ -85,7 +88,10 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
 def _images_error(exc: ImagesError) -> Response:
     details = _camel_details(exc.details) if isinstance(exc, InvalidRequest) else None
     body = error_body(exc.code, exc.message, retryable=exc.retryable, details=details)
-    headers = {} if exc.retry_after is None else {"Retry-After": str(math.ceil(exc.retry_after))}
+    retry_after = exc.retry_after
+    if retry_after is None and isinstance(exc, ProviderRateLimited):
+        retry_after = RATE_LIMIT_PAUSE  # the contract promises the header; a vendor does not always say how long
+    headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
     response = Response(body, status=exc.status_code, headers=headers)
     # The service has logged it; Django would log every 5xx again, as an error of ours.
     response._has_been_logged = True  # type: ignore[attr-defined]
@@ -114,7 +120,9 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
 def _api_exception(exc: exceptions.APIException) -> Response:
     code = next((code for cls, code in _CODES.items() if isinstance(exc, cls)), exc.default_code)
     details = exc.detail if isinstance(exc, exceptions.ValidationError) else {}
-    details = details if isinstance(details, dict) else {"nonFieldErrors": details}
+    details = dict(details) if isinstance(details, dict) else {"nonFieldErrors": details}
+    if "non_field_errors" in details:
+        details["nonFieldErrors"] = details.pop("non_field_errors")
     headers = {}
     if auth_header := getattr(exc, "auth_header", None):
         headers["WWW-Authenticate"] = auth_header
@@ -131,9 +139,9 @@ def _sentence(exc: exceptions.APIException, details: Mapping[str, Any]) -> str:
     for name in ("contentItemId", "title"):
         if any(getattr(error, "code", "") in missing for error in details.get(name, ())):
             return REQUIRED_SENTENCE
-    return (
-        " ".join(f"{name}: {_first_text(errors)}" for name, errors in details.items()) or "The request is not valid."
-    )
+    names = {"nonFieldErrors": "The body"}
+    sentences = [f"{names.get(name, name)}: {_first_text(errors)}" for name, errors in details.items()]
+    return " ".join(sentences) or "The request is not valid."
 
 
 def _first_text(errors: Any) -> str:

@@ -82,7 +82,15 @@ def give_up(row: GeneratedImage, failure: ImagesError) -> bool:
         return False
     for name, value in values.items():
         setattr(row, name, value)
-    log_event(logger, logging.WARNING, "generation_failed", image=row.pk, code=failure.code)
+    log_event(
+        logger,
+        logging.WARNING,
+        "generation_failed",
+        image=row.pk,
+        content_item=row.content_item_id,
+        variant=row.variant,
+        code=failure.code,
+    )
     transaction.on_commit(
         lambda: image_generation_failed.send_robust(GeneratedImage, image=row, error=failure),
         using=rows().db,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.db import DatabaseError, router, transaction
+from django.db import Error, router, transaction
 from django.utils import timezone
 
 from .. import storage
@@ -102,7 +102,7 @@ class Generation:
         image.status = Status.READY
         try:
             written = self._write()
-        except DatabaseError as err:
+        except Error as err:
             log_event(
                 logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
             )
@@ -131,7 +131,7 @@ class Generation:
         self._name_painter(last.get("provider", ""), last.get("model", ""))
         try:
             self._write()
-        except DatabaseError as database_err:
+        except Error as database_err:
             log_event(logger, logging.ERROR, "generation_unrecorded", exc_info=database_err, **self._names())
         unforeseen = None if isinstance(err, ImagesError) else err
         log_event(
@@ -169,7 +169,7 @@ class Generation:
         for tries_left in range(WRITE_TRIES - 1, -1, -1):
             try:
                 return bool(rows.update(**values))
-            except DatabaseError:
+            except Error:
                 if not tries_left or transaction.get_connection(rows.db).in_atomic_block:
                     raise
                 release_connections()  # the connection may be the one that broke

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.handlers.wsgi import WSGIRequest
+from django.test import RequestFactory
+from django.urls import resolve
+from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from images.exceptions import (
@@ -205,6 +211,8 @@ def test_a_rate_limit_that_does_not_fit_is_passed_on_with_retry_after(api: APICl
     answer = post(api)
     assert (answer.status_code, answer["Retry-After"]) == (503, "62")
     assert len(brush.requests) == 1
+    brush.will(ProviderRateLimited())
+    assert post(api)["Retry-After"] == "20"  # promised also where the vendor does not say
 
 
 def test_what_nobody_foresaw_is_a_500_without_details(
@@ -239,3 +247,15 @@ def test_the_log_has_one_line_at_the_start_and_one_at_the_end(
     assert 'content_item="a\\nforged=1"' in lines[1]
     assert re.search(r"provider=test model=test-model-1 bytes=\d+ ms=\d+", lines[1])
     assert "code=provider_timeout" in lines[3]
+
+
+def test_a_chunked_body_is_read_like_any_other(api: APIClient, brush: Brush, user: User) -> None:
+    """A client that streams its body sends no length, and gunicorn hands the chunks over joined."""
+    headers = {"Authorization": f"Token {Token.objects.get(user=user).key}", "Content-Type": "application/json"}
+    environ = RequestFactory().post(URL, headers={"transfer-encoding": "chunked", **headers}).environ
+    environ.pop("CONTENT_LENGTH", None)
+    environ["wsgi.input"] = BytesIO(json.dumps(BODY).encode())
+    environ["CONTENT_TYPE"] = "application/json"
+    request = WSGIRequest(environ)
+    answer = resolve(URL).func(request)
+    assert (answer.status_code, answer.data["status"]) == (200, "ready")
