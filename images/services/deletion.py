@@ -6,7 +6,7 @@ import copy
 import logging
 from typing import Any
 
-from django.db import router, transaction
+from django.db import transaction
 from django.db.models.signals import post_delete
 
 from .. import storage
@@ -14,7 +14,7 @@ from ..exceptions import ImageNotFound, OpenTransactionError, StorageError
 from ..logs import log_event
 from ..models import GeneratedImage, Status
 from ..signals import image_deleted
-from .transactions import own_transaction
+from .transactions import committed_at_once
 
 logger = logging.getLogger("images")
 
@@ -31,7 +31,7 @@ def delete_image(*, image: GeneratedImage) -> None:
     """
     rows = GeneratedImage.objects.filter(pk=image.pk)
     try:
-        with own_transaction(router.db_for_write(GeneratedImage, instance=image)):
+        with committed_at_once():
             marked = rows.update(status=Status.DELETING)
     except OpenTransactionError:
         image.delete()  # the receiver below removes the file on commit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from ..models import GeneratedImage, new_seed
 from .idempotency import clean_key, find_earlier
 from .inputs import GenerationInput, clean_input
 from .prompts import get_prompt_builder
-from .transactions import own_transaction
+from .transactions import committed_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Order:
 
         Args:
             queued: A worker is going to take it up; otherwise the caller does so at once.
-            own: In a transaction that is the outermost one; otherwise as a part of the caller's.
+            own: Committed at once; otherwise as a part of the caller's transaction.
 
         Returns:
             The row, or `None` where somebody was faster with the same key.
@@ -54,10 +53,8 @@ class Order:
             OpenTransactionError: Somebody's transaction is open, and `own` was asked for.
         """
         image = self._row(queued=queued)
-        using = router.db_for_write(GeneratedImage)
-        scope: AbstractContextManager[Any] = own_transaction(using) if own else transaction.atomic(using=using)
         try:
-            with scope:
+            with committed_at_once() if own else transaction.atomic(using=router.db_for_write(GeneratedImage)):
                 image.save(force_insert=True)
         except IntegrityError:
             if self.key is None:
