@@ -1,6 +1,7 @@
 """gunicorn's settings, from the environment. `serve.py` starts gunicorn with them; `GUNICORN_CMD_ARGS` overrides.
 
-Threads, because a generation spends its life waiting, and because gunicorn's threads send files with `sendfile`.
+Threads, because a generation spends its life waiting, and because gunicorn's threads send files with `sendfile`;
+`worker.py` says what is done beyond that.
 Importing this module needs the project's settings and not gunicorn.
 """
 
@@ -39,7 +40,7 @@ def connection_limit(threads: int) -> int:
 
 
 wsgi_app = "trygo_backend.wsgi:application"
-worker_class = "gthread"
+worker_class = "trygo_backend.worker.Worker"
 workers = _env.integer("WEB_CONCURRENCY", 1, minimum=1, maximum=256)
 threads = conf.max_concurrency + SPARE_THREADS
 worker_connections = connection_limit(threads)
@@ -95,6 +96,12 @@ def post_worker_init(worker: Any) -> None:
             get_provider(alias).warm_up()
         except Exception as err:  # noqa: BLE001  (a provider may be anybody's code)
             logger.warning("warm_up_failed provider=%s error=%s", alias, type(err).__name__)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """In the master: the place of a worker that has ended is its successor's."""
+    if hasattr(worker, "give_back_place"):  # GUNICORN_CMD_ARGS may name another class
+        worker.give_back_place()
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:

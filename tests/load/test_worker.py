@@ -1,0 +1,171 @@
+"""What gunicorn's worker leaves open and ours closes: who is waited for, who accepts, which core."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.load.callers import PATIENCE, until
+from tests.project.test_serve import running_server
+from trygo_backend.worker import HANG_UP_SECONDS, Board
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def connect(base: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), timeout=PATIENCE)
+
+
+def ask(connection: socket.socket, *headers: str) -> bytes:
+    """Ask for `/health` and read until the end of the answer's body."""
+    connection.sendall("\r\n".join(["GET /health HTTP/1.1", "Host: localhost", *headers, "", ""]).encode())
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(4096)
+        assert part, answer
+        answer += part
+    return answer
+
+
+def workers_of(pid: int) -> list[int]:
+    """A master's workers, oldest first."""
+    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+@contextmanager
+def serving(tmp_path: Path, **variables: str) -> Iterator[tuple[str, list[int], int]]:
+    """A server all of whose workers are ready: its address, the workers and the master."""
+    with running_server(tmp_path, **variables) as (base, process):
+        count = int(variables.get("WEB_CONCURRENCY", "1"))
+        log = tmp_path / "log"
+        until(lambda: log.read_text().count("Booting worker") == count, "every worker is there")
+        assert requests.get(f"{base}/health", timeout=30).ok
+        yield base, workers_of(process.pid), process.pid
+
+
+def test_callers_that_do_not_hang_up_hold_up_nobody(tmp_path: Path) -> None:
+    with serving(tmp_path) as (base, _workers, _master), ExitStack() as stack:
+        for _ in range(5):
+            lazy = stack.enter_context(connect(base))
+            assert b"\r\nConnection: close\r\n" in ask(lazy, "Connection: close")
+        started = time.monotonic()
+        assert requests.get(f"{base}/health", timeout=30).ok
+        assert time.monotonic() - started < HANG_UP_SECONDS  # gunicorn's own worker takes five times that
+        # What such a caller still sends is thrown away, and then he is forgotten.
+        lazy.sendall(b"x" * 1000)
+        assert lazy.recv(1) == b""
+        until(lambda: _is_closed(lazy), "the server closes its side for good")
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"x")
+    except OSError:
+        return True
+    return False
+
+
+def test_a_caller_who_sends_without_end_is_cut_off(tmp_path: Path) -> None:
+    with serving(tmp_path) as (base, _workers, _master), connect(base) as endless:
+        ask(endless, "Connection: close")
+        with pytest.raises(ConnectionError):
+            endless.sendall(bytes(1_000_000_000))
+
+
+def test_workers_share_the_connections(tmp_path: Path) -> None:
+    with serving(tmp_path, WEB_CONCURRENCY="2") as (base, workers, _master), ExitStack() as stack:
+        until(lambda: _all_have_served(base, workers), "both workers are ready")
+        for _ in range(100):
+            ask(stack.enter_context(connect(base)))
+        shares = [_connections(base, worker) for worker in workers]
+        assert sum(shares) == 100
+        assert min(shares) >= 25, shares  # on a machine that does nothing else: 50
+
+
+def _all_have_served(base: str, workers: list[int]) -> bool:
+    """Open a few connections and look whether each of the workers has taken one."""
+    with ExitStack() as stack:
+        for _ in range(8):
+            ask(stack.enter_context(connect(base)))
+        busy = [_connections(base, worker) for worker in workers]
+    until(lambda: not any(_connections(base, worker) for worker in workers), "the connections are closed")
+    return all(busy)
+
+
+def _connections(base: str, pid: int) -> int:
+    """How many of a server's connections a process of it has open."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port = f":{int(base.rpartition(':')[2]):04X}"
+    listening = "0A"
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] != listening}
+    return len(ours.intersection(_descriptors(pid)))
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed a moment ago
+            yield os.readlink(descriptor)
+
+
+def test_a_worker_that_hangs_or_dies_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    with serving(tmp_path, WEB_CONCURRENCY="2") as (base, workers, master):
+        until(lambda: _all_have_served(base, workers), "both workers are ready")
+        os.kill(workers[0], signal.SIGSTOP)
+        with ExitStack() as stack:
+            # It looks free for ever: connections go to the other one all the same.
+            for _ in range(20):
+                ask(stack.enter_context(connect(base)))
+        os.kill(workers[0], signal.SIGKILL)
+        until(lambda: workers[0] not in workers_of(master) and len(workers_of(master)) == 2, "there is a successor")
+        until(lambda: _all_have_served(base, workers_of(master)), "the successor takes its share")
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="There is only one core.")
+@pytest.mark.parametrize(
+    ("more", "setting", "shared"),
+    [
+        pytest.param(0, "", False, id="as many workers as cores"),
+        pytest.param(0, "0", True, id="switched off"),
+        pytest.param(1, "", False, id="more", marks=pytest.mark.slow),
+        pytest.param(-1, "", True, id="fewer", marks=pytest.mark.slow),
+    ],
+)
+def test_each_keeps_to_a_core_where_there_are_enough_workers(
+    more: int, setting: str, shared: bool, tmp_path: Path
+) -> None:
+    count = len(CORES[:2]) + more
+    variables = {"WEB_CONCURRENCY": str(count), "WORKER_CPU_AFFINITY": setting}
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(CORES[:2]))  # so that two are enough on a larger machine too
+    try:
+        with serving(tmp_path, **variables) as (_base, workers, _master):
+            allowed = [os.sched_getaffinity(worker) for worker in workers]
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    if shared:
+        assert all(cores == set(CORES[:2]) for cores in allowed)
+    else:
+        assert all(len(cores) == 1 for cores in allowed)
+        assert set.union(*allowed) == set(CORES[:2])
+
+
+def test_a_board_has_places_for_so_many_and_forgets_who_has_gone() -> None:
+    board = Board(2)
+    first, second = board.take_place(), board.take_place()
+    assert (first, second, board.take_place()) == (0, 1, None)
+    board.write(first, 3)
+    board.write(second, 5)
+    board.write(None, 0)
+    assert board.least() == 3
+    board.give_back(first)
+    assert board.least() == 5
+    board.give_back(None)
+    assert board.take_place() == first
