@@ -8,4 +8,8 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "trygo_backend.settings")
 
-application = get_wsgi_application()
+django_application = get_wsgi_application()
+
+from .heads import RememberedHeads  # noqa: E402  (it needs the apps, which are loaded only now)
+
+application = RememberedHeads(django_application)
