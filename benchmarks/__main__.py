@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from statistics import median
 
-from benchmarks import files, nginx
+from benchmarks import files, folders, nginx
 from benchmarks.databases import postgresql
 from benchmarks.generations import Case, Result, measure, p99, while_waiting
 
@@ -58,10 +56,6 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _folder(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trygo-bench-")))
-
-
 def _stacks(stack: ExitStack, quick: bool) -> dict[str, Mapping[str, str]]:
     """What is measured: nothing stands for the baseline, an environment for a server of ours."""
     stacks: dict[str, Mapping[str, str]] = {"plain Django": {}, "ours, SQLite": _TWO}
@@ -80,7 +74,8 @@ def _generations(quick: bool, stack: ExitStack) -> None:
     _say("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for case in _QUICK if quick else _FULL:
         with ExitStack() as inner:
-            results = measure(case, _folder(inner), _stacks(inner, quick), floor=not quick)
+            folder = inner.enter_context(folders.temporary())
+            results = measure(case, folder, _stacks(inner, quick), floor=not quick)
         for name, result in results.items():
             cells = _compared(result, results["plain Django"])
             _say(f"| {case.at_once} | {case.latency:g} s | {name} | {result.succeeded}/{result.count} | {cells} |")
@@ -102,19 +97,21 @@ def _memory(quick: bool, stack: ExitStack) -> None:
     """The defaults, which are made for 512 MB: nothing is set but the provider."""
     case = Case(at_once=100, count=100 if quick else 300, latency=1, rounds=1 if quick else 3)
     defaults = {"WEB_CONCURRENCY": "", "IMAGE_MAX_CONCURRENCY": ""}
-    result = measure(case, _folder(stack), {"ours": defaults}, floor=False)["ours"]
+    folder = stack.enter_context(folders.temporary())
+    result = measure(case, folder, {"ours": defaults}, floor=False)["ours"]
     _say(f"100 at once, 1 s, with the defaults: peak {result.peak_mb:.0f} MB, {result.succeeded}/{result.count}.\n")
 
 
 def _waiting(quick: bool, stack: ExitStack) -> None:
-    waiting, seconds, hold = (50, 1.0, 6.0) if quick else (500, 4.0, 30.0)
+    waiting, seconds, hold = (50, 0.7, 4.0) if quick else (500, 4.0, 30.0)
     databases: dict[str, str | None] = {"SQLite": None}
     if not quick and (url := stack.enter_context(postgresql())):
         databases["PostgreSQL"] = url
     _say("| database | what | median ms | p99 ms |\n|---|---|---|---|")
     for name, url in databases.items():
         variables = {**_ONE, **({"DATABASE_URL": url} if url else {})}
-        for what, taken in while_waiting(_folder(stack), waiting, seconds, hold, variables).items():
+        folder = stack.enter_context(folders.temporary())
+        for what, taken in while_waiting(folder, waiting, seconds, hold, variables).items():
             _say(f"| {name} | {what} | {median(taken):.1f} | {p99(taken):.1f} |")
     _say("")
 
@@ -125,7 +122,8 @@ def _files(quick: bool, stack: ExitStack) -> None:
         return
     if not nginx.is_installed():
         _say("No nginx: files have no floor beside them. On Debian: apt-get install nginx.\n")
-    found = files.measure(_folder(stack), rounds=1 if quick else 5, seconds=1 if quick else 4)
+    folder = stack.enter_context(folders.temporary())
+    found = files.measure(folder, rounds=1 if quick else 5, seconds=1 if quick else 4)
     _say("| file | server | answers/s | of nginx | CPU µs/answer |\n|---|---|---|---|---|")
     for (server, what), served in sorted(found.items(), key=lambda item: item[0][1]):
         floor = found.get(("nginx", what))

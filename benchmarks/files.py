@@ -67,14 +67,17 @@ def _start(folder: Path, stack: ExitStack) -> dict[str, Server]:
     item.mkdir(parents=True)
     for size in SIZES.values():
         (item / f"{size}.png").write_bytes(os.urandom(size))
+    plain = stack.enter_context(servers.plain_django(folder, "http://127.0.0.1:9"))
+    (folder / "plain" / "draft-images").symlink_to(media / "draft-images")
     if not nginx.is_installed():
-        return {"ours": ours}
+        return {"plain Django": plain, "ours": ours}
     root = folder / "www"
     root.mkdir()
     (root / "media").symlink_to(media)
     return {
         "nginx": stack.enter_context(nginx.plain(folder, root)),
         "nginx as documented": stack.enter_context(nginx.as_documented(folder, media, ours.base)),
+        "plain Django": plain,
         "ours": ours,
     }
 
@@ -83,9 +86,11 @@ def _requests(name: str, what: str, url: str) -> Iterator[tuple[tuple[str, str],
     """What to ask for: the file, and whether it has changed."""
     yield (name, what), ""
     with urllib.request.urlopen(url) as answer:
-        etag = answer.headers["ETag"]
+        etag, modified = answer.headers["ETag"], answer.headers["Last-Modified"]
         answer.read()
-    yield (name, f"{what}, 304"), f"If-None-Match: {etag}"
+    # Django's own view for files knows no ETag.
+    unchanged = f"If-None-Match: {etag}" if etag else f"If-Modified-Since: {modified}"
+    yield (name, f"{what}, 304"), unchanged
 
 
 def _wrk(server: Server, path: str, seconds: int, header: str) -> Served:

@@ -16,6 +16,7 @@ from typing import Any
 import requests
 
 from benchmarks import servers
+from benchmarks.folders import Sweeper
 from benchmarks.processes import ROOT, Watch, running
 from benchmarks.servers import Server
 
@@ -97,6 +98,7 @@ def measure(case: Case, folder: Path, stacks: Mapping[str, Mapping[str, str]], *
         }
         for server in running_servers.values():
             ask(server.base, min(case.at_once, 8), 16)  # every process has served before it counts
+        stack.enter_context(Sweeper(folder))
         for _ in range(case.rounds):
             for name, server in running_servers.items():
                 rounds.setdefault(name, []).append(_round(server, case))

@@ -14,6 +14,7 @@ from django.core.files.storage import default_storage
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
+from django.views.static import serve
 
 settings.configure(
     SECRET_KEY="only-for-benchmarks",
@@ -36,5 +37,6 @@ def generate(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"imageUrl": request.build_absolute_uri(default_storage.url(name))})
 
 
-urlpatterns = [path("api/images/generate", generate)]
+media = {"document_root": os.environ["STORAGE_ROOT"]}
+urlpatterns = [path("api/images/generate", generate), path("media/<path:path>", serve, media)]
 application = get_wsgi_application()
