@@ -3,7 +3,7 @@
 # make worker  a worker of the queue that CELERY_BROKER_URL names (docs/scaling.md)
 # make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL
 # make lint    style and types
-# make bench   everything in benchmarks/README.md, a quarter of an hour; `make bench-quick` in under a minute
+# make bench   everything in benchmarks/README.md, 25 minutes; `make bench-quick` in under a minute
 
 PYTHON ?= python3
 # Options of your own: make test ARGS="-k health", make demo ARGS=--exit

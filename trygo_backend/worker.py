@@ -6,26 +6,27 @@
 - Workers that share a socket take from it whatever they can get, and of ten connections one may get eight. As the
   most generations at once is counted in each process, callers were turned away while another process had room. Here
   a worker that has more connections than another one first gives that one a moment to be faster.
-- Threads of one process hand Python's interpreter lock to each other a dozen times a request, and on two cores each
-  such hand-over wakes up the other core, mostly in vain. Where there is a worker for each core, each keeps to its
-  own: a third more files a second, a tenth to a fifth less CPU time for an image (measured, benchmarks/README.md).
+- Threads of one process wake each other up across cores for nothing; here a worker keeps to one core (`cores.py`).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import random
 import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from select import POLLIN, poll
 from selectors import EVENT_READ
 from socket import SHUT_WR, socket
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from .cores import OneCore, can_keep_to_one
 from .environment import Environment
 
 #: Seconds that a caller has for hanging up after the last answer; what he sends meanwhile is thrown away (RFC 9112,
@@ -45,13 +46,16 @@ class Board:
     aligned machine word, so nobody reads half a number, and an old one does no harm.
     """
 
-    _UNUSED = 2**32 - 1
+    #: Stands in a place that nobody needs to wait for.
+    NOBODY = 2**32 - 1
 
     def __init__(self, places: int) -> None:
         self._counts = memoryview(mmap.mmap(-1, 4 * places)).cast("I")
         self._free = list(range(places))
+        #: Drawn, so that not all servers of a machine begin with the same core.
+        self.first_core = random.randrange(1024)  # noqa: S311
         for place in self._free:
-            self._counts[place] = self._UNUSED
+            self._counts[place] = self.NOBODY
 
     def take_place(self) -> int | None:
         """The lowest place that is free; `None` where there are more workers than the board has places for."""
@@ -61,7 +65,7 @@ class Board:
     def give_back(self, place: int | None) -> None:
         """Free a place, of a worker that has ended."""
         if place is not None:
-            self._counts[place] = self._UNUSED
+            self._counts[place] = self.NOBODY
             self._free.append(place)
 
     def write(self, place: int | None, count: int) -> None:
@@ -103,6 +107,7 @@ class Worker(ThreadWorker):
         self._board = Worker.board
         self.place = self._board.take_place()
         self._farewells: deque[Farewell] = deque()
+        self._one_core: OneCore | None = None
 
     def give_back_place(self) -> None:
         """In the master, when the worker has ended: nobody is to wait for it any more."""
@@ -110,8 +115,8 @@ class Worker(ThreadWorker):
 
     def init_process(self) -> None:
         """In the worker, before it makes threads, which inherit the cores."""
-        if self.place is not None and Environment(os.environ).flag("WORKER_CPU_AFFINITY", True):
-            keep_to_a_core(self.place, self.cfg.workers)
+        if self.place is not None and can_keep_to_one() and Environment(os.environ).flag("WORKER_CPU_AFFINITY", True):
+            self._one_core = OneCore(self.place, self.cfg.workers, self._board.first_core)
         super().init_process()
 
     def run(self) -> None:
@@ -122,7 +127,10 @@ class Worker(ThreadWorker):
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
         """Do what there is to do, and tell the others how many connections that left."""
         super().wait_for_and_dispatch_events(timeout)
-        self._board.write(self.place, self.nr_conns)
+        # A worker that stops has fewer and fewer, and takes no more.
+        self._board.write(self.place, self.nr_conns if self.alive else Board.NOBODY)
+        if self._one_core:
+            self._one_core.look()
 
     def accept(self, listener: socket) -> None:
         """Take one connection, if no freer worker has been faster."""
@@ -130,6 +138,8 @@ class Worker(ThreadWorker):
             if self.nr_conns <= self._board.least():
                 break
             time.sleep(TURN_SECONDS)
+            if not _is_waiting(listener):
+                return
         super().accept(listener)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
@@ -176,13 +186,8 @@ class Worker(ThreadWorker):
             self._end(self._farewells.popleft())
 
 
-def keep_to_a_core(place: int, workers: int) -> None:
-    """Let this process run on one core only, where there is a worker for each of those that it may run on.
-
-    With fewer workers than cores the system may have a reason to move them, and other processes the same idea.
-    """
-    if not hasattr(os, "sched_setaffinity"):  # only Linux has it
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    if 1 < len(cores) <= workers:
-        os.sched_setaffinity(0, {cores[place % len(cores)]})
+def _is_waiting(listener: socket) -> bool:
+    """Whether somebody waits to be accepted."""
+    watch = poll()
+    watch.register(listener, POLLIN)
+    return bool(watch.poll(0))
