@@ -14,7 +14,7 @@ from benchmarks import files, folders, nginx
 from benchmarks.databases import postgresql
 from benchmarks.generations import Case, Result, measure, p99, while_waiting
 
-#: One process by itself is the faster one as long as it waits for the provider; two, when it has to work (README).
+#: One process is the default, and as fast for a lone caller; the baseline has two (README).
 _ONE, _TWO = {"WEB_CONCURRENCY": "1"}, {"WEB_CONCURRENCY": "2"}
 
 _FULL = (
@@ -121,13 +121,12 @@ def _files(quick: bool, stack: ExitStack) -> None:
         _say("No wrk: files are not measured. On Debian: apt-get install wrk.\n")
         return
     if not nginx.is_installed():
-        _say("No nginx: files have no floor beside them. On Debian: apt-get install nginx.\n")
+        _say("No nginx: plain sendfile(2) is the floor for files. On Debian: apt-get install nginx.\n")
     folder = stack.enter_context(folders.temporary())
     found = files.measure(folder, rounds=1 if quick else 5, seconds=1 if quick else 4)
-    _say("| file | server | answers/s | of nginx | CPU µs/answer |\n|---|---|---|---|---|")
+    _say(f"| file | server | answers/s | of {files.floor()} | CPU µs/answer |\n|---|---|---|---|---|")
     for (server, what), served in sorted(found.items(), key=lambda item: item[0][1]):
-        floor = found.get(("nginx", what))
-        share = f"{served.per_second / floor.per_second:.3f}x" if floor else "–"
+        share = f"{served.per_second / found[files.floor(), what].per_second:.3f}x"
         _say(f"| {what} | {server} | {served.per_second:.0f} | {share} | {served.cpu_us:.0f} |")
     _say("")
 

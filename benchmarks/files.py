@@ -38,6 +38,11 @@ def is_installed() -> bool:
     return shutil.which("wrk") is not None
 
 
+def floor() -> str:
+    """The name of the server beside which the others are set."""
+    return "nginx" if nginx.is_installed() else "sendfile"
+
+
 def measure(folder: Path, *, rounds: int, seconds: int) -> dict[tuple[str, str], Served]:
     """Answers a second by (server, what is asked for); medians over rounds in which the servers take turns."""
     found: dict[tuple[str, str], list[Served]] = {}
@@ -69,11 +74,11 @@ def _start(folder: Path, stack: ExitStack) -> dict[str, Server]:
         (item / f"{size}.png").write_bytes(os.urandom(size))
     plain = stack.enter_context(servers.plain_django(folder, "http://127.0.0.1:9"))
     (folder / "plain" / "draft-images").symlink_to(media / "draft-images")
-    if not nginx.is_installed():
-        return {"plain Django": plain, "ours": ours}
     root = folder / "www"
     root.mkdir()
     (root / "media").symlink_to(media)
+    if not nginx.is_installed():
+        return {"sendfile": stack.enter_context(servers.sendfile(folder, root)), "plain Django": plain, "ours": ours}
     return {
         "nginx": stack.enter_context(nginx.plain(folder, root)),
         "nginx as documented": stack.enter_context(nginx.as_documented(folder, media, ours.base)),

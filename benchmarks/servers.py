@@ -87,6 +87,14 @@ def plain_django(folder: Path, provider_url: str) -> Iterator[Server]:
             yield _answering(Server(base=f"http://127.0.0.1:{port}", pid=process.pid), "/")
 
 
+@contextmanager
+def sendfile(folder: Path, root: Path) -> Iterator[Server]:
+    """The floor for files where there is no nginx, `sendfile.py`."""
+    command = [sys.executable, "-m", "benchmarks.sendfile", str(root)]
+    with running(command, _environment(), folder / "sendfile.log") as (process, port):
+        yield Server(base=f"http://127.0.0.1:{port}", pid=process.pid)
+
+
 def sdk_environment(provider_url: str) -> dict[str, str]:
     """What the official SDK reads by itself."""
     return {**_environment(), "OPENAI_API_KEY": "sk-benchmark", "OPENAI_BASE_URL": f"{provider_url}/v1"}

@@ -10,13 +10,15 @@ moved it.
 from __future__ import annotations
 
 import os
+import random
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-#: Seconds between two looks at what the cores do.
-LOOK_SECONDS = 10.0
+#: Seconds between two looks at what the cores do: the least, and the most. They are drawn, as siblings that look at
+#: the same moment would move to the same core, and move on together.
+LOOK_SECONDS = 10.0, 20.0
 #: The share of its core that others may take before a worker looks for another, and how much better that must be.
 PATIENCE, GAIN = 0.25, 0.2
 
@@ -34,8 +36,8 @@ def read_loads(text: str) -> dict[int, Load]:
     for line in text.splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name[3:].isdecimal():
-            # user nice system idle iowait irq softirq steal; what comes after is contained in the first two
-            ticks = list(map(int, fields[:8]))
+            # user nice system idle iowait irq softirq; what is stolen by the host is nobody's work on this machine
+            ticks = list(map(int, fields[:7]))
             found[int(name[3:])] = Load(busy=sum(ticks) - sum(ticks[3:5]), total=sum(ticks))
     return found
 
@@ -65,21 +67,20 @@ class OneCore:
     """Keeps this process on one of the cores that it may run on.
 
     Args:
-        place: This worker's number among its siblings.
-        workers: How many there are.
-        first: The core that number 0 begins with, counted among those of the process.
+        number: Which one it begins with, counted among those.
+        workers: How many processes of this server there are.
     """
 
-    def __init__(self, place: int, workers: int, first: int) -> None:
+    def __init__(self, number: int, workers: int) -> None:
         self._cores = sorted(os.sched_getaffinity(0))
-        self.core = self._cores[(first + place) % len(self._cores)]
+        self.core = self._cores[number % len(self._cores)]
         self._may_move = workers < len(self._cores)
         self._move_to(self.core)
         self._look()
 
     def look(self) -> None:
-        """Move if that is better; called often, it does something every ten seconds."""
-        if not self._may_move or time.monotonic() < self._looked + LOOK_SECONDS:
+        """Move if that is better; called often, it does something every ten to twenty seconds."""
+        if not self._may_move or time.monotonic() < self._looked + self._patience:
             return
         before, looked, spent = self._loads, self._looked, self._spent
         self._look()
@@ -90,6 +91,7 @@ class OneCore:
 
     def _look(self) -> None:
         self._looked, self._spent = time.monotonic(), time.process_time()
+        self._patience = random.uniform(*LOOK_SECONDS)  # noqa: S311
         self._loads: dict[int, Load] = {}
         with suppress(OSError, ValueError):  # a container may show something else, and then nobody moves
             loads = read_loads(Path("/proc/stat").read_text())
@@ -104,6 +106,6 @@ class OneCore:
                     os.sched_setaffinity(int(thread), {core})
 
 
-def can_keep_to_one() -> bool:
-    """Whether there is a choice at all, and a system (Linux) that knows it."""
-    return hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
+def choices() -> int:
+    """Between how many cores this process can choose; 0 on systems that do not know of it (all but Linux)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

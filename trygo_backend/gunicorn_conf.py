@@ -21,7 +21,7 @@ from trygo_backend.environment import Environment
 _env = Environment(os.environ)
 
 #: Threads beyond the generations, so that files, lists and /health are answered while every generation waits.
-SPARE_THREADS = 28
+SPARE_THREADS = _env.integer("WEB_SPARE_THREADS", 28, minimum=4, maximum=1000)
 #: Connections beyond the threads: kept alive between two requests, or waiting for a thread.
 SPARE_CONNECTIONS = 2000
 #: Open files a process has besides its connections: libraries, the database, listening sockets.
@@ -52,6 +52,9 @@ SWITCH_INTERVAL = 0.05
 
 #: Seconds before the end of a graceful stop at which a worker gives up, to mark what it could not finish.
 STOP_MARGIN = 5
+
+# The workers read it too; here a value that cannot work is told before they start.
+_env.flag("WORKER_CPU_AFFINITY", True)
 
 # A stop waits for the generations under way: they are paid for.
 # Where workers make the images, a caller may wait for one as long as for the image.

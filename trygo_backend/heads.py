@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from django.urls import reverse
 
+from images.local_files import local_path
 from images.models import image_storage
-from images.names import is_plain_path
+from images.names import ROOT, is_plain_path
 from images.stored_files import BLOCK_SIZE, LocalPart, StoredFile, find_file
 
 Environ = dict[str, Any]
@@ -34,6 +35,7 @@ ASKED = (
     "wsgi.url_scheme",
     "HTTP_HOST",
     "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
     # Behind a proxy (TRUST_PROXY_HEADERS) these say which scheme and host were asked for.
     "HTTP_X_FORWARDED_PROTO",
     "HTTP_X_FORWARDED_HOST",
@@ -51,23 +53,28 @@ IGNORED = frozenset(
         "HTTP_PRAGMA",
         "HTTP_PRIORITY",
         "HTTP_REFERER",
+        "HTTP_SAVE_DATA",
         "HTTP_SEC_CH_UA",
         "HTTP_SEC_CH_UA_MOBILE",
         "HTTP_SEC_CH_UA_PLATFORM",
         "HTTP_SEC_FETCH_DEST",
         "HTTP_SEC_FETCH_MODE",
         "HTTP_SEC_FETCH_SITE",
+        "HTTP_SEC_FETCH_STORAGE_ACCESS",
+        "HTTP_SEC_FETCH_USER",
+        "HTTP_SEC_GPC",
         "HTTP_UPGRADE_INSECURE_REQUESTS",
         "HTTP_USER_AGENT",
         "HTTP_VIA",
         "HTTP_X_FORWARDED_FOR",
         "HTTP_X_REAL_IP",
+        "HTTP_X_REQUEST_ID",
     }
 )
 _KNOWN = IGNORED.union(ASKED)
 
-#: How many heads are remembered, and up to which length of a question, in characters: three megabytes at the most.
-MOST, LONGEST = 1024, 1000
+#: How many heads are remembered, and up to which length of a question, in characters: mostly some four megabytes.
+MOST, LONGEST = 2048, 1000
 
 
 class Head(NamedTuple):
@@ -124,8 +131,8 @@ class RememberedHeads:
             return None
         try:
             file = find_file(image_storage(), path)
-        except OSError:
-            return None  # Django meets the same, and says so
+        except Exception:  # noqa: BLE001  (a storage may be anybody's code; Django meets the same, and says so)
+            return None
         if file is not None and file.etag != head.etag:
             file.close()
             return None
@@ -139,16 +146,17 @@ class RememberedHeads:
             return start_response(status, headers, *rest)
 
         answer = self._application(environ, listen)
-        is_file = isinstance(getattr(answer, "filelike", None), LocalPart)
         status, headers = said[-1] if said else ("", [])
-        if status.startswith("304 ") or (status.startswith("200 ") and is_file):
+        is_file = status.startswith("200 ") and isinstance(getattr(answer, "filelike", None), LocalPart)
+        # Whether a file of another storage is the same cannot be told without asking that storage, as Django does.
+        if is_file or (status.startswith("304 ") and local_path(image_storage(), ROOT) is not None):
             self._remember(question, status, headers)
         return answer
 
     def _remember(self, question: Question, status: str, headers: Headers) -> None:
         etag = next((value for name, value in headers if name.lower() == "etag"), "")
         with self._lock:
-            if len(self._heads) >= MOST:
+            if len(self._heads) >= MOST and question not in self._heads:
                 del self._heads[next(iter(self._heads))]
             self._heads[question] = Head(etag=etag, status=status, headers=headers)
 

@@ -56,8 +56,12 @@ class Order:
         try:
             with committed_at_once() if own else transaction.atomic(using=router.db_for_write(GeneratedImage)):
                 image.save(force_insert=True)
-        except IntegrityError:
-            if self.key is None:
+        except Exception as err:
+            if not image._state.adding:  # it was written, and a host's receiver of `post_save` raised
+                if own:
+                    GeneratedImage.objects.filter(pk=image.pk).delete()
+                raise
+            if self.key is None or not isinstance(err, IntegrityError):
                 raise
             return None
         return image

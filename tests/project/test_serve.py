@@ -99,7 +99,13 @@ def test_it_refuses_a_provider_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "eighty"), ("WEB_CONCURRENCY", "many"), ("SECRET_KEY", ""), ("IMAGE_DEADLINE", "soon")],
+    [
+        ("PORT", "eighty"),
+        ("WEB_CONCURRENCY", "many"),
+        ("SECRET_KEY", ""),
+        ("IMAGE_DEADLINE", "soon"),
+        ("WORKER_CPU_AFFINITY", "auto"),
+    ],
 )
 def test_it_refuses_a_value_that_cannot_work(tmp_path: Path, name: str, value: str) -> None:
     assert name in refusal(tmp_path, **{name: value})

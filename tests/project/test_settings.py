@@ -105,6 +105,8 @@ def test_gunicorn_has_threads_to_spare_and_time_to_finish(monkeypatch: pytest.Mo
     values = run("gunicorn_conf")
     assert values["workers"] == 3
     assert values["threads"] == 68
+    monkeypatch.setenv("WEB_SPARE_THREADS", "60")
+    assert run("gunicorn_conf")["threads"] == 100
     assert values["worker_connections"] > values["threads"]
     assert values["graceful_timeout"] == 92
 

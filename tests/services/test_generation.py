@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.models.signals import post_save
 from django.dispatch import Signal
+from django.test.utils import CaptureQueriesContext
 
 from images import signals
 from images.exceptions import (
@@ -128,6 +130,30 @@ class TestDatabase:
         brush.will(look)
         generate_image(**WANTED)
         assert seen == [(False, 1)]
+
+    def test_writes_without_opening_a_transaction(self, brush: Brush) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            generate_image(**WANTED)
+        words = [query["sql"].split()[0] for query in queries]
+        assert words.count("INSERT") == words.count("UPDATE") == 1
+        assert not {"BEGIN", "SAVEPOINT", "COMMIT"}.intersection(words)
+
+    @pytest.mark.parametrize("error", [RuntimeError, IntegrityError])
+    def test_a_receiver_that_forbids_a_row_leaves_none_and_nothing_is_paid(
+        self, brush: Brush, error: type[Exception]
+    ) -> None:
+        def forbid(created: bool, **_: Any) -> None:
+            raise error("The host's receiver of post_save does not want it.")
+
+        post_save.connect(forbid, GeneratedImage)
+        try:
+            with pytest.raises(error):
+                generate_image(**WANTED, idempotency_key="k")
+        finally:
+            post_save.disconnect(forbid, GeneratedImage)
+        assert not GeneratedImage.objects.exists()
+        assert not brush.requests
+        assert generate_image(**WANTED, idempotency_key="k").is_ready
 
     def test_a_row_deleted_meanwhile_leaves_no_file(self, brush: Brush, media_root: Path) -> None:
         def delete(_: Any) -> bytes:
