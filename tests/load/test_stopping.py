@@ -16,8 +16,11 @@ def _told_to_stop(server: Server) -> None:
     until(lambda: "Handling signal: term" in server.log, "the server notices the signal")
 
 
-def test_a_stop_waits_for_the_generations_under_way(provider_server: ProviderServer, tmp_path: Path) -> None:
-    with server_for(provider_server, tmp_path) as server:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_waits_for_the_generations_under_way(
+    workers: str, provider_server: ProviderServer, tmp_path: Path
+) -> None:
+    with server_for(provider_server, tmp_path, WEB_CONCURRENCY=workers) as server:
         provider_server.hold()
         with Callers(server.generate_url, 4) as callers:
             provider_server.wait_for(4, PATIENCE)
