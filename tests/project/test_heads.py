@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 from django.core.files.base import ContentFile
+from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
 from pytest_django.fixtures import Settings
 
 from images.models import image_storage
@@ -45,6 +47,16 @@ class Site:
         if close := getattr(answer, "close", None):
             close()
         return head[0], dict(head[1]), body
+
+
+@pytest.fixture(autouse=True)
+def no_connections_closed() -> Iterator[None]:
+    """A server looks at each request whether other tests' connections are to be closed, which asks the database."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 @pytest.fixture
