@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import requests
+from gunicorn.app.base import BaseApplication
+from gunicorn.config import Config
+from gunicorn.workers.gthread import TConn
 
 from tests.load.callers import PATIENCE, until
 from tests.project.test_serve import running_server
-from trygo_backend.worker import HANG_UP_SECONDS, Board
+from trygo_backend import worker as worker_module
+from trygo_backend.worker import HANG_UP_SECONDS, Board, Worker
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
@@ -54,12 +61,13 @@ def serving(tmp_path: Path, **variables: str) -> Iterator[tuple[str, list[int], 
 
 def test_callers_that_do_not_hang_up_hold_up_nobody(tmp_path: Path) -> None:
     with serving(tmp_path) as (base, _workers, _master), ExitStack() as stack:
-        for _ in range(5):
+        started = time.monotonic()
+        for _ in range(10):
             lazy = stack.enter_context(connect(base))
             assert b"\r\nConnection: close\r\n" in ask(lazy, "Connection: close")
-        started = time.monotonic()
-        assert requests.get(f"{base}/health", timeout=30).ok
-        assert time.monotonic() - started < HANG_UP_SECONDS  # gunicorn's own worker takes five times that
+        assert requests.get(f"{base}/health", timeout=PATIENCE).ok
+        # gunicorn's own worker waits for one after the other.
+        assert time.monotonic() - started < 5 * HANG_UP_SECONDS
         # What such a caller still sends is thrown away, and then he is forgotten.
         until(lambda: _is_closed(lazy), "the server closes its side for good")
 
@@ -218,3 +226,63 @@ def test_the_core_that_the_fewest_have_is_next() -> None:
     assert successor is not None
     assert (successor.place, successor.core) == (0, seats[3].core)
     assert Board(1, cores=0).take() == (0, 0)  # where nobody knows of cores
+
+
+class Watched(Board):
+    """A board that tells when it is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(2, cores=0)
+        self.was_read = threading.Event()
+
+    def least(self) -> int:
+        self.was_read.set()
+        return super().least()
+
+
+class Accepting(Worker):
+    """A worker that has one request under way and keeps what it accepts."""
+
+    def __init__(self, board: Board) -> None:
+        self.accepted: list[TConn] = []
+        Worker.board = board
+        try:
+            super().__init__(1, os.getpid(), [], Application(), 30, Config(), logging.getLogger("tests"))
+        finally:
+            Worker.board = None
+        self.nr_conns = 1
+
+    def enqueue_req(self, conn: TConn) -> None:
+        self.accepted.append(conn)
+
+
+class Application(BaseApplication):
+    """Nothing that would be served."""
+
+    def load_config(self) -> None:
+        """There is nothing to load."""
+
+
+@pytest.mark.parametrize("other", ["is faster", "hangs", "has as much to do"])
+def test_who_has_more_to_do_lets_others_go_first(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Watched()
+    worker = Accepting(board)
+    load = worker._load()
+    board.write(board.take(), load if other == "has as much to do" else 0)
+    monkeypatch.setattr(worker_module, "PATIENCE_SECONDS", 0.05 if other == "hangs" else PATIENCE)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        with socket.create_connection(listener.getsockname()):
+            if other == "is faster":
+                taken = pool.submit(_take_one, listener, board.was_read)
+            listener.setblocking(other != "is faster")
+            worker.accept(listener)
+            if other == "is faster":
+                taken.result(PATIENCE)
+        for conn in worker.accepted:
+            conn.sock.close()
+    assert len(worker.accepted) == (0 if other == "is faster" else 1)
+
+
+def _take_one(listener: socket.socket, moment: threading.Event) -> None:
+    assert moment.wait(PATIENCE)
+    listener.accept()[0].close()
