@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
 import time
@@ -92,10 +93,26 @@ def test_who_has_waited_in_vain_goes_on_all_the_same(connect: MakeConnection) ->
 
 
 def test_a_thread_that_dies_keeps_nobody_waiting(connect: MakeConnection) -> None:
-    for _ in range(CONNECTIONS):
-        thread = threading.Thread(target=lambda: opened(connect(30)))
-        thread.start()
-        thread.join()
+    gc.disable()  # what it would do sooner or later is not what they wait for
+    try:
+        for _ in range(CONNECTIONS):
+            thread = threading.Thread(target=lambda: opened(connect(30)))
+            thread.start()
+            thread.join()
+        started = time.monotonic()
+        assert opened(connect(30))
+        assert time.monotonic() - started < 20
+    finally:
+        gc.enable()
+
+
+def test_another_thread_may_close_a_connection(connect: MakeConnection) -> None:
+    held = [connect(30) for _ in range(CONNECTIONS)]
+    raws = [opened(one) for one in held]
+    held[0].inc_thread_sharing()
+    closer = threading.Thread(target=held[0].close)
+    closer.start()
+    closer.join()
     started = time.monotonic()
-    assert opened(connect(30))
+    assert opened(connect(30)) is raws[0]
     assert time.monotonic() - started < 20

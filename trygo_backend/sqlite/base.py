@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from typing import Any
+from weakref import ReferenceType, ref
 
 from django.db.backends.sqlite3 import base
 
@@ -27,17 +28,29 @@ _Identity = tuple[int, int, int]
 
 
 class _Turn:
-    """The right to use a connection. It ends with this object, also where a thread dies without closing anything."""
+    """The right to use a connection, until it is given back or the thread that waited for it ends."""
 
     def __init__(self, free: threading.Semaphore, patience: float) -> None:
         self._free = free
         # One who waited in vain goes on all the same: SQLite itself sets no limit, and a thread that needs a second
         # connection must not wait for ever for those that it keeps waiting.
         self._held = free.acquire(timeout=patience)
+        # A thread's own things go with it. The wrapper that uses the connection is part of a cycle, and stays until
+        # the garbage collector comes by, for which those who wait here might wait in vain.
+        vars(_threads).setdefault("turns", set()).add(self)
 
-    def __del__(self) -> None:
-        if self._held:
+    def give_back(self) -> None:
+        """Let the next one have it. Twice is fine."""
+        vars(_threads).get("turns", set()).discard(self)
+        held, self._held = self._held, False
+        if held:
             self._free.release()
+
+    __del__ = give_back
+
+
+#: Holds each thread's turns.
+_threads = threading.local()
 
 
 class SharedConnections:
@@ -87,7 +100,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """Waits for its turn, takes an idle connection where there is one, and keeps its own when it is closed."""
 
     _connections: SharedConnections
-    _turn: _Turn | None = None
+    _turn: ReferenceType[_Turn] | None = None
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """An idle connection that was opened with the same parameters, or a new one."""
@@ -97,8 +110,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with _lock:
             self._connections = _shared.setdefault(key, SharedConnections(str(conn_params["database"])))
         turn = self._connections.turn(float(conn_params.get("timeout", 5)))
-        connection = self._connections.take() or super().get_new_connection(conn_params)
-        self._turn = turn
+        try:
+            connection = self._connections.take() or super().get_new_connection(conn_params)
+        except BaseException:
+            turn.give_back()
+            raise
+        self._turn = ref(turn)
         return connection
 
     def _close(self) -> None:
@@ -107,4 +124,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
             if not (reusable and self._connections.keep(self.connection)):
                 super()._close()  # type: ignore[misc]
         finally:
-            self._turn = None
+            if self._turn and (turn := self._turn()):
+                turn.give_back()
