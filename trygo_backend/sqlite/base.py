@@ -42,11 +42,15 @@ class _Turn:
     def give_back(self) -> None:
         """Let the next one have it. Twice is fine."""
         vars(_threads).get("turns", set()).discard(self)
+        self._release()
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
         held, self._held = self._held, False
         if held:
             self._free.release()
-
-    __del__ = give_back
 
 
 #: Holds each thread's turns.
