@@ -103,7 +103,7 @@ def _memory(quick: bool, stack: ExitStack) -> None:
 
 
 def _waiting(quick: bool, stack: ExitStack) -> None:
-    waiting, seconds, hold = (50, 0.7, 4.0) if quick else (500, 4.0, 30.0)
+    waiting, seconds, hold = (50, 0.5, 3.0) if quick else (500, 4.0, 30.0)
     databases: dict[str, str | None] = {"SQLite": None}
     if not quick and (url := stack.enter_context(postgresql())):
         databases["PostgreSQL"] = url
