@@ -20,7 +20,7 @@ class Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer until the caller hangs up."""
         while line := self.rfile.readline():
-            headers = iter(self.rfile.readline, b"\r\n")
+            headers = list(iter(self.rfile.readline, b"\r\n"))
             unchanged = any(header.lower().startswith(b"if-none-match:") for header in headers)
             self._answer(line.split()[1].decode(), unchanged)
 

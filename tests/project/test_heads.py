@@ -21,6 +21,8 @@ from trygo_backend.heads import RememberedHeads
 
 PATH = "/media/draft-images/item-1/hero-1.png"
 
+pytestmark = pytest.mark.usefixtures("picture")
+
 # No test here may use the database.
 
 
@@ -62,14 +64,6 @@ def no_connections_closed() -> Iterator[None]:
 @pytest.fixture
 def site() -> Site:
     return Site()
-
-
-@pytest.fixture(autouse=True)
-def picture(media_root: Path) -> Path:
-    path = media_root / "draft-images" / "item-1" / "hero-1.png"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"\x89PNG picture")
-    return path
 
 
 def test_the_second_answer_is_the_first_one_again(site: Site) -> None:

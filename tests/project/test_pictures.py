@@ -10,15 +10,9 @@ from pytest_django.fixtures import Settings
 
 PATH = "/media/draft-images/item-1/hero-1.png"
 
+pytestmark = pytest.mark.usefixtures("picture")
+
 # No test here may use the database: not even somebody with a session makes a picture ask it.
-
-
-@pytest.fixture(autouse=True)
-def picture(media_root: Path) -> Path:
-    path = media_root / "draft-images" / "item-1" / "hero-1.png"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"\x89PNG picture")
-    return path
 
 
 def test_a_picture_is_answered_without_a_look_at_the_session(client: Client) -> None:
