@@ -1,8 +1,8 @@
 """Print which of our files a request passes through: `python -m tests.trace_request`.
 
-It sends one `POST /api/images/generate` and one `DELETE /api/images/{id}` through the whole project, middleware included,
-and follows every call. Its argument is the provider to generate with, `gemini` (the default, over HTTP to the scripted
-server of the tests), `openai` or `placeholder`.
+It sends one `POST /api/images/generate` and one `DELETE /api/images/{id}` through the whole project, middleware
+included, and follows every call. Its argument is the provider to generate with: `gemini` (the default) or
+`openai`, over HTTP to the scripted server of the tests, or `placeholder`.
 """
 
 from __future__ import annotations
