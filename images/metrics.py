@@ -21,7 +21,7 @@ from django.utils import timezone
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from .api.base import ImagesAPIView
+from .api.views import ImagesAPIView
 from .exceptions import ImagesError
 from .models import GeneratedImage, Status
 from .services.queueing import rows

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from .api.base import non_atomic
-from .api.views import ImageViewSet
+from .api.views import ImageViewSet, non_atomic
 from .media import serve
 
 app_name = "images"

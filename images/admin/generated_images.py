@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_safe
 
-from ..api.base import non_atomic
+from ..api.views import non_atomic
 from ..models import GeneratedImage
 from .again import AGAIN_VIEW, MakeAgain, again_address
 from .change_list import ImageChangeList

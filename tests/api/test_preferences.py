@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from images.api.preferences import Preferences, parse_preferences
+from images.api.serializers import Preferences, parse_preferences
 from tests.fakes.painters import Brush
 
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
