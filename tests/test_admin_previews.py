@@ -16,7 +16,7 @@ from django.urls import reverse
 from PIL import Image
 from pytest_django import Settings
 
-from images.admin import previews
+from images.admin import gallery as previews
 from images.models import GeneratedImage, Status, image_storage
 from tests.fakes.painters import png
 

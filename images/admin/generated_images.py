@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected as delete_after_confirmation
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
-from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
-from django.views.decorators.http import require_safe
 
 from ..api.views import non_atomic
-from ..models import GeneratedImage
-from .again import AGAIN_VIEW, MakeAgain, again_address
-from .change_list import ImageChangeList
-from .columns import PREVIEW_VIEW, ImageColumns
-from .filters import NameFilter, ReasonFilter, StatusFilter
-from .gallery import MoreViews
-from .owners import attach_owners
-from .previews import preview_response
-from .searching import exact_matches
+from ..models import GeneratedImage, GeneratedImageQuerySet, Status
+from .columns import PREVIEW_VIEW, REASONS, ImageColumns
+from .dates import Periods, periods
+from .gallery import Gallery, Tile, tiles
+from .generate_again import AGAIN_VIEW, GenerateAgain, again_address, attach_owners
+from .usage import Usage
 
 if TYPE_CHECKING:
     ImageAdminBase = admin.ModelAdmin[GeneratedImage]
@@ -40,10 +34,75 @@ else:
 MAX_DELETED_AT_ONCE = 500
 #: Characters of a search that are looked at: each word becomes a condition, and databases limit those.
 MAX_SEARCH = 200
+#: What the list does not show and may be long: a description has up to 100,000 characters.
+NOT_LISTED = ("description", "prompt", "negative_prompt", "usage")
+#: The folder that every image's file name, and so its address, starts with.
+FOLDER = "draft-images/"
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By status as the API tells it: a generation whose process was stopped counts as failed."""
+
+    title = _("status")
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every status."""
+        return [(str(value), label) for value, label in Status.choices]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> QuerySet[GeneratedImage] | None:
+        """The rows in the chosen status; a status that does not exist filters nothing."""
+        value = self.value()
+        if value not in Status.values or not isinstance(queryset, GeneratedImageQuerySet):
+            return None
+        return queryset.in_status(value)
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    """By why an image failed. The codes are known, so that no query has to collect them."""
+
+    title = _("reason of the failure")
+    parameter_name = "error_code"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every reason, in the alphabet of the reader."""
+        return sorted(REASONS.items(), key=lambda item: str(item[1]))
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> QuerySet[GeneratedImage] | None:
+        """The failed rows with the chosen code; the status is named for the sake of its index."""
+        value = self.value()
+        return queryset.filter(status=Status.FAILED, error_code=value) if value else None
+
+
+class NameFilter(admin.AllValuesFieldListFilter):
+    """By one of the names that occur, leaving out the blank one of rows that never got so far."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lookup_choices = self.lookup_choices.exclude(**{self.field_path: ""})
+
+
+class ImageChangeList(ChangeList):
+    """The list's page. Actions get whole rows, since signals hand those to others."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.queryset = self.queryset.defer(*NOT_LISTED)
+        super().get_results(request)
+        attach_owners(self.result_list)
+
+    @cached_property
+    def periods(self) -> Periods:
+        """Days, months or years to choose from."""
+        return periods(self)
+
+    @cached_property
+    def tiles(self) -> list[Tile]:
+        """The page's images for the gallery."""
+        return tiles(self.result_list)
 
 
 @admin.register(GeneratedImage)
-class GeneratedImageAdmin(ImageColumns, MoreViews, MakeAgain, ImageAdminBase):
+class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdminBase):
     """Shows what was asked for, what became of it, what it took, and why it failed."""
 
     list_display = (
@@ -173,15 +232,14 @@ class GeneratedImageAdmin(ImageColumns, MoreViews, MakeAgain, ImageAdminBase):
             *super().get_urls(),
         ]
 
-    @method_decorator(require_safe)
-    def preview_view(self, request: HttpRequest, image_id: UUID) -> HttpResponseBase:
-        """A small JPEG of the image, for whoever may see it in the admin.
 
-        Raises:
-            PermissionDenied: This user may not view images.
-            django.http.Http404: There is no such image, or it has no picture.
-        """
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        image = get_object_or_404(self.get_queryset(request).only("file", "sha256", "status"), pk=image_id)
-        return preview_response(request, image)
+def exact_matches(term: str) -> Q:
+    """The condition that finds an image by its content item, its id or its address; each has an index."""
+    condition = Q(content_item_id=term)
+    if FOLDER in term:
+        condition |= Q(file=unquote(term[term.index(FOLDER) :]))
+    try:
+        condition |= Q(pk=UUID(term))
+    except ValueError:
+        return condition
+    return condition

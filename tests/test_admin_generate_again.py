@@ -14,7 +14,7 @@ from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
-from images.admin.again import MAX_AT_ONCE, again_address
+from images.admin.generate_again import MAX_AT_ONCE, again_address
 from images.exceptions import ProviderTimeout
 from images.models import GeneratedImage, Status
 from images.providers import ImageRequest

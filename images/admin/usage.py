@@ -11,15 +11,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from django.conf import settings
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Case, Count, Expression, FloatField, IntegerField, Q, QuerySet, Sum, Value, When
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.utils.formats import date_format, number_format
+from django.utils.translation import gettext
+from django.views.decorators.http import require_safe
 
 from ..exceptions import ProviderFailure
 from ..models import STALE_AFTER, GeneratedImage, Status
+
+if TYPE_CHECKING:
+    AdminBase = admin.ModelAdmin[GeneratedImage]
+else:
+    AdminBase = object
 
 #: Pictures whose durations are looked at: about a tenth of a second on SQLite.
 MAX_DURATIONS = 10_000
@@ -147,7 +162,7 @@ def _counts(rows: QuerySet[GeneratedImage], dates: Sequence[date]) -> Iterator[t
     )
     late = Q(deadline_at__lt=timezone.now() - STALE_AFTER)
     counted = groups.annotate(
-        asked=Count("id"), late=Count("id", filter=late), tokens=Sum(_tokens()), reported=Count("usage")
+        asked=Count("id"), late=Count("id", filter=late), tokens=Sum(_reported_tokens()), reported=Count("usage")
     )
     for number, provider, model, status, code, asked, stopped, tokens, reported in counted:
         figures = Figures(asked=asked)
@@ -193,7 +208,7 @@ def _day_number(dates: Sequence[date], low: int = 0) -> Expression | Value:
     )
 
 
-def _tokens() -> Expression:
+def _reported_tokens() -> Expression:
     """The tokens that were reported, or NULL."""
     return Coalesce(
         *(
@@ -221,3 +236,141 @@ def local(moment: datetime) -> datetime:
 
 def _local_date(moment: datetime) -> date:
     return local(moment).date()
+
+
+#: What users were promised: the share of successes, and how long nine in ten pictures take at the most.
+PROMISED_SUCCESS, PROMISED_MS = 0.95, 30_000
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureRow:
+    """A line of a table; `query` is the query that shows its images."""
+
+    day: date | None
+    provider: str
+    model: str
+    query: str
+    asked: str
+    ready: str
+    failed: str
+    providers_failed: str
+    refused: str
+    running: str
+    success: str
+    misses_success: bool
+    median: str
+    ninetieth: str
+    misses_time: bool
+    tokens: str
+
+
+def as_row(figures: Figures, *, day: date | None = None, provider: str = "", model: str = "") -> FigureRow:
+    """Figures as a line.
+
+    Args:
+        figures: The numbers.
+        day: Where they are those of one day.
+        provider: Its alias, or another heading.
+        model: The model's name.
+    """
+    ninetieth = figures.ninetieth_ms
+    return FigureRow(
+        day=day,
+        provider=provider,
+        model=model,
+        query=_query(day, provider, model) if provider and (day or model) else "",
+        asked=_count(figures.asked),
+        ready=_count(figures.ready),
+        failed=_count(figures.failed),
+        providers_failed=_count(figures.providers_failed),
+        refused=_count(figures.refused),
+        running=_count(figures.running),
+        success=as_percentage(figures.success),
+        misses_success=figures.success is not None and figures.success < PROMISED_SUCCESS,
+        median=_seconds(figures.median_ms),
+        ninetieth=_seconds(ninetieth),
+        misses_time=ninetieth is not None and ninetieth > PROMISED_MS,
+        tokens=_tokens(figures),
+    )
+
+
+def as_percentage(share: float | None) -> str:
+    """A share as `97.3 %`, rounded down so that a missed promise never looks kept; a dash for `None`."""
+    if share is None:
+        return UNKNOWN
+    tenths = int(share * 1000 + 1e-9) / 10
+    return gettext("%(number)s %%") % {"number": number_format(tenths, decimal_pos=0 if tenths == int(tenths) else 1)}
+
+
+def _query(day: date | None, provider: str, model: str) -> str:
+    wanted = {"provider": provider, "model": model} if model else {"provider": provider}
+    if day:
+        wanted |= {"created_at__year": str(day.year), "created_at__month": str(day.month)}
+        wanted |= {"created_at__day": str(day.day)}
+    return urlencode(wanted)
+
+
+def _count(number: int) -> str:
+    return number_format(number, force_grouping=True)
+
+
+def _seconds(ms: int | None) -> str:
+    if ms is None:
+        return UNKNOWN
+    return gettext("%(seconds)s s") % {"seconds": number_format(ms / 1000, decimal_pos=1)}
+
+
+def _tokens(figures: Figures) -> str:
+    if figures.tokens is None:
+        return UNKNOWN
+    text = _count(figures.tokens)
+    if not figures.unreported:
+        return text
+    return gettext("%(tokens)s and %(number)s unknown") % {"tokens": text, "number": _count(figures.unreported)}
+
+
+#: The ranges to choose from, in days; the first is shown unasked.
+RANGES = (30, 7, 90)
+
+
+class Usage(AdminBase):
+    """The page; a part of the admin class."""
+
+    @method_decorator(require_safe)
+    def ledger_view(self, request: HttpRequest) -> HttpResponse:
+        """What was made, how well, how fast and for how many tokens.
+
+        Raises:
+            PermissionDenied: This user may not view images.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        asked = request.GET.get("days", "")
+        days = int(asked) if asked in map(str, RANGES) else RANGES[0]
+        images = self.get_queryset(request)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": gettext("Ledger of images"),
+            "days": days,
+            "ranges": sorted(RANGES),
+            "deleting": images.filter(status=Status.DELETING).count(),
+            "promised_success": as_percentage(PROMISED_SUCCESS),
+            "promised_seconds": number_format(PROMISED_MS // 1000),
+            **_tables(ledger(images, days)),
+        }
+        return TemplateResponse(request, "admin/images/usage.html", context)
+
+
+def _tables(found: Ledger) -> dict[str, Any]:
+    since = found.durations_since
+    return {
+        "by_model": [as_row(figures, provider=key[0], model=key[1]) for key, figures in found.by_model.items()],
+        "by_day": [
+            as_row(figures, day=key[0], provider=key[1], model=key[2]) for key, figures in found.by_day.items()
+        ],
+        "total": as_row(found.total, provider=gettext("all together")),
+        "max_durations": number_format(MAX_DURATIONS, force_grouping=True),
+        "since": date_format(local(since), "SHORT_DATETIME_FORMAT") if since else "",
+    }

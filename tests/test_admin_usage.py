@@ -15,9 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from images.admin import ledger as module
-from images.admin.figures import as_percentage
-from images.admin.ledger import PROVIDERS_OWN, Figures, Ledger, ledger, percentile
+from images.admin import usage as module
+from images.admin.usage import PROVIDERS_OWN, Figures, Ledger, as_percentage, ledger, percentile
 from images.models import GeneratedImage, Status
 
 pytestmark = pytest.mark.django_db
