@@ -13,10 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from images.exceptions import ProviderNotConfigured, ProviderTimeout
-from images.providers import Deadline, ImageRequest, ProviderImage, get_provider
-from images.providers import _placeholder_text as words
-from images.providers._placeholder_art import Colour, choose_palette, draw_background
-from images.providers.placeholder import TARGET_AREA, PlaceholderProvider, canvas_size
+from images.providers import Deadline, ImageRequest, ProviderImage, get_provider, placeholder
+from images.providers.placeholder import (
+    TARGET_AREA,
+    Colour,
+    PlaceholderProvider,
+    canvas_size,
+    choose_palette,
+    draw_background,
+)
 
 WHITE: Colour = (255, 255, 255)
 
@@ -30,7 +35,7 @@ def paint(title: str, *, seed: int = 1, aspect_ratio: tuple[int, int] = (16, 9))
 def title_area(title: str, size: tuple[int, int] = (768, 432)) -> tuple[int, int, int, int] | None:
     """Where the title is drawn: left, top, right and bottom in pixels, or `None` where nothing is."""
     picture = Image.new("RGB", size)
-    words.draw_words(picture, title, WHITE)
+    placeholder.draw_words(picture, title, WHITE)
     return picture.crop((0, 0, size[0], int(size[1] * 0.88))).getbbox()
 
 
@@ -119,7 +124,7 @@ def test_extreme_ratios_are_drawn_too() -> None:
     ],
 )
 def test_only_what_reads_well_is_shown(title: str, shown: str) -> None:
-    assert words.drawable_text(title) == shown
+    assert placeholder.drawable_text(title) == shown
 
 
 @pytest.mark.parametrize("title", ["自行车的选择", "كيف تختار دراجة", "🚀🔥🎉", "", "\ud800", "\U0010ffff"])
@@ -129,17 +134,17 @@ def test_what_the_font_does_not_know_leaves_no_trace(title: str) -> None:
 
 @pytest.mark.parametrize("character", ["自", "ع", "א", "🚀", "\u0378", "\uffff"])
 def test_the_fonts_glyph_for_unknown_characters_is_empty(character: str) -> None:
-    assert words.load_font(48).getmask(character).getbbox() is None
+    assert placeholder.load_font(48).getmask(character).getbbox() is None
 
 
 def test_every_picture_is_marked_as_a_placeholder() -> None:
     picture = Image.new("RGB", (768, 432))
-    words.draw_words(picture, "", WHITE)
+    placeholder.draw_words(picture, "", WHITE)
     box = picture.getbbox()
     assert box is not None
     assert box[0] > 768 / 2
     assert box[1] > 432 * 0.9
-    assert "placeholder" in words.CAPTION
+    assert "placeholder" in placeholder.CAPTION
 
 
 @pytest.mark.parametrize(
@@ -158,20 +163,20 @@ def test_a_title_stays_within_the_margins(title: str, size: tuple[int, int]) -> 
 
 
 def test_a_short_title_is_large_and_a_long_one_smaller() -> None:
-    short, long = (words.fit_title(text, (1536, 864)).size for text in ("Slow travel", "A longer title " * 8))
+    short, long = (placeholder.fit_title(text, (1536, 864)).size for text in ("Slow travel", "A longer title " * 8))
     assert short > long
 
 
 def test_words_are_kept_whole_and_complete_where_they_fit() -> None:
     title = "How a small team moved ten years of customer data to a new database over one quiet weekend"
-    block = words.fit_title(title, (1536, 864))
+    block = placeholder.fit_title(title, (1536, 864))
     assert " ".join(block.lines) == title
     assert min(map(len, block.lines)) > max(map(len, block.lines)) / 2
 
 
 @pytest.mark.parametrize("title", ["x" * 500, ("many, words; " * 50)[:500]])
 def test_what_does_not_fit_ends_in_an_ellipsis(title: str) -> None:
-    block = words.fit_title(title, (1536, 864))
+    block = placeholder.fit_title(title, (1536, 864))
     assert block.lines[-1].endswith(("x…", "many…", "words…"))
     assert title.startswith(block.lines[0])
 
@@ -217,8 +222,6 @@ def test_any_title_stays_in_the_picture(title: str) -> None:
 
 
 def test_without_pillow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_placeholder_art", "_placeholder_text"):
-        monkeypatch.delitem(sys.modules, f"images.providers.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ProviderNotConfigured, match=r"pip install 'trygo-images\[placeholder\]'"):
         paint("A title")
@@ -226,7 +229,7 @@ def test_without_pillow_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_without_its_font_the_error_shows_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(words, "FONT_PATH", tmp_path / "missing.ttf")
+    monkeypatch.setattr(placeholder, "FONT_PATH", tmp_path / "missing.ttf")
     with pytest.raises(ProviderNotConfigured) as caught:
         paint("A title")
     assert "font" in caught.value.message

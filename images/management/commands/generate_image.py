@@ -6,19 +6,20 @@ import json
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from ...exceptions import ImagesError
 from ...models import GeneratedImage, Variant
 from ...services import generate_image
-from ..progress import ProgressLine
+from ..base import ImagesCommand, ProgressLine
 
 
-class Command(BaseCommand):
-    help = (
-        "Make one image. Its address goes to standard output, progress to the terminal. "
-        "Example: manage.py generate_image --content-item 42 --title 'A quiet harbour at dawn' --variant inline"
-    )
+class Command(ImagesCommand):
+    help = """Make one image. Its address goes to standard output, progress to the terminal.
+
+Example:
+  manage.py generate_image --content-item 42 --title 'A quiet harbour at dawn' --variant inline
+"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

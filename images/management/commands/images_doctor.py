@@ -11,17 +11,13 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.core.management.base import CommandParser
 
 from ...services.doctor import WARN_DAYS, Finding, Level, examine, exit_status
-from ..progress import ProgressLine
+from ..base import ImagesCommand, ProgressLine
 
 
-class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the examples' lines as they are written."""
-
-
-class Command(BaseCommand):
+class Command(ImagesCommand):
     help = """Say whether this installation will work, and what to do where it will not.
 
 Configuration, security, CORS, callers, database, storage and public address are looked at, and each provider of the
@@ -37,11 +33,6 @@ Examples:
 """
     #: Their errors are findings like others; run by Django they would end the command before it begins.
     requires_system_checks: list[str] = []
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.formatter_class = _HelpFormatter
-        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import CommandError, CommandParser
 from django.template.defaultfilters import filesizeformat
 
 from ...exceptions import ImagesError
 from ...services.importing import ImportedFile, Mode, Outcome, count_files, import_images
-from ..progress import ProgressLine
+from ..base import ImagesCommand, ProgressLine
 
 _BAR = 30
 
 
-class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the examples' lines as they are written."""
-
-
-class Command(BaseCommand):
+class Command(ImagesCommand):
     help = """Adopt the pictures of the old images service: draft-images/{contentItemId}/{variant}-{milliseconds}.png.
 
 Every picture gets a row and keeps its public path, and can be deleted by its old id. It is safe to interrupt and to
@@ -37,11 +32,6 @@ Examples:
   manage.py import_images /srv/old/storage --mode move  the same, without needing twice the space
   manage.py import_images media                         the files lie in the media root already
 """
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.formatter_class = _HelpFormatter
-        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("directory", type=Path, help="The old service's storage folder.")

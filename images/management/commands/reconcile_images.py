@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import CommandError, CommandParser
 
 from ...exceptions import ImagesError
 from ...services.reconciliation import Finding, reconcile
-from ..progress import ProgressLine
+from ..base import ImagesCommand, ProgressLine
 
 
-class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the examples' lines as they are written."""
-
-
-class Command(BaseCommand):
+class Command(ImagesCommand):
     help = """Find where the database and the stored files disagree, and put it right. Without --apply it only tells.
 
 What is found, and what --apply does:
@@ -43,11 +38,6 @@ Examples:
   manage.py reconcile_images --apply --verify   after a power cut or a restored backup; reads every file
   manage.py reconcile_images --json | jq        for programs: one object for each finding, then a summary
 """
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
-        parser.formatter_class = _HelpFormatter
-        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--apply", action="store_true", help="Put right what is found.")

@@ -1,20 +1,35 @@
-"""One line on a terminal that says how far a command is; silent in a pipe or a log."""
+"""What the commands share: help texts that keep their lines, and a line of progress on a terminal."""
 
 from __future__ import annotations
 
 import threading
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from django.core.management.base import OutputWrapper
+from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter, OutputWrapper
 
 #: Seconds between two changes of the line: more often, and a terminal far away slows the work down.
 INTERVAL = 0.2
 
 
+class _HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of a help text as they are written."""
+
+
+class ImagesCommand(BaseCommand):
+    """A command whose help text is printed as it is written, with its examples on lines of their own."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.formatter_class = _HelpFormatter
+        return parser
+
+
 class ProgressLine:
-    """A line that is written over and over.
+    """A line that is written over and over on a terminal; silent in a pipe or a log.
 
     Args:
         stream: A command's `stderr`.
