@@ -16,7 +16,7 @@ from django.utils.text import slugify
 #: The folder in the storage that holds every file of this app, and nothing else.
 ROOT = "draft-images"
 
-#: What `images.sniffing` can say an image is.
+#: What `images.image_formats` can say an image is.
 EXTENSIONS = ("png", "jpg", "webp")
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")

@@ -20,9 +20,9 @@ from ..exceptions import (
     ProviderRateLimited,
     ProviderTimeout,
 )
+from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
 from ..providers import Deadline, ImageProvider, ImageRequest, ProviderImage, get_provider
-from ..sniffing import ImageInfo, NotAnImage, inspect_image
 
 logger = logging.getLogger("images.providers")
 

@@ -15,10 +15,10 @@ from django.utils import timezone
 
 from ..conf import conf
 from ..exceptions import InvalidRequest
+from ..image_formats import NotAnImage, inspect_image
 from ..local_files import remove_if_empty
 from ..models import GeneratedImage, Status, Variant
 from ..names import ROOT, is_plain_path, read_file_name
-from ..sniffing import NotAnImage, inspect_image
 from .reconciliation.contents import Contents
 from .reconciliation.mending import facts
 

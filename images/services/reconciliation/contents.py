@@ -12,10 +12,10 @@ from datetime import datetime
 
 from ...conf import conf
 from ...exceptions import StorageError
+from ...image_formats import ImageInfo, NotAnImage, inspect_image
 from ...local_files import local_path, remove_if_empty
 from ...logs import log_event
 from ...models import image_storage
-from ...sniffing import ImageInfo, NotAnImage, inspect_image
 
 logger = logging.getLogger("images")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from images.sniffing import ImageInfo, NotAnImage, inspect_image
+from images.image_formats import ImageInfo, NotAnImage, inspect_image
 
 WIDTH, HEIGHT = 37, 23
 
