@@ -60,7 +60,7 @@ MIDDLEWARE = [
     "trygo_backend.pictures.PicturesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "trygo_backend.languages.LanguageMiddleware",
+    "trygo_backend.pages.LanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -166,7 +166,7 @@ SECURE_HSTS_SECONDS = _env.integer(
 )
 CSRF_TRUSTED_ORIGINS = [_public.url("https")] if _public and _public_is_https else []
 X_FRAME_OPTIONS = "DENY"
-CSRF_FAILURE_VIEW = "trygo_backend.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "trygo_backend.pages.csrf_failure"
 
 # --- CORS ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from images.conf import conf
 
-from .views import home
+from .pages import home
 
 urlpatterns = [
     path("", home, name="home"),
@@ -24,7 +24,7 @@ if conf.metrics:
 
     urlpatterns.insert(0, path("metrics", MetricsView.as_view(), name="metrics"))
 
-handler400 = "trygo_backend.errors.bad_request"
-handler403 = "trygo_backend.errors.permission_denied"
-handler404 = "trygo_backend.errors.not_found"
-handler500 = "trygo_backend.errors.server_error"
+handler400 = "trygo_backend.pages.bad_request"
+handler403 = "trygo_backend.pages.permission_denied"
+handler404 = "trygo_backend.pages.not_found"
+handler500 = "trygo_backend.pages.server_error"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytest_django.fixtures import Settings
 
-from images.services.doctor import Finding, Level, examine
+from images.services.diagnostics import Finding, Level, examine
 from tests.fakes.fixtures import provider_server  # noqa: F401
 from tests.fakes.provider_server import ProviderServer
 

@@ -14,8 +14,7 @@ from pytest_django.fixtures import Settings
 
 from images.models import GeneratedImage
 from images.providers.calendar import utc_today
-from images.services.doctor import secrets
-from images.services.doctor.findings import broken
+from images.services.diagnostics import broken, known_secrets, without_secrets
 from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure
 from tests.fakes.provider_server import ProviderServer
 
@@ -136,10 +135,10 @@ class TestSecrets:
     ) -> None:
         monkeypatch.setenv("SOME_API_TOKEN", "token-of-a-neighbour")
         monkeypatch.setitem(settings.DATABASES["default"], "PASSWORD", "pass-word-1")
-        known = secrets.known_secrets()
+        known = known_secrets()
         for secret in (OPENAI_KEY, GEMINI_KEY, settings.SECRET_KEY, "token-of-a-neighbour", "pass-word-1"):
             finding = broken("Database", f"FATAL: {secret} is wrong", f"Look at {secret}")
-            assert secret not in str(secrets.without_secrets(finding, known))
+            assert secret not in str(without_secrets(finding, known))
 
 
 class TestGenerate:

@@ -15,7 +15,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpResponse, HttpResponseRedirect
 from pytest_django.fixtures import Settings
 
-from images.services.doctor import Level, examine
+from images.services.diagnostics import Level, examine
 from tests.doctor.conftest import OPENAI_KEY, Configure, findings, problems
 
 pytestmark = pytest.mark.django_db

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...services.doctor import WARN_DAYS, Finding, Level, examine, exit_status
+from ...services.diagnostics import WARN_DAYS, Finding, Level, examine, exit_status
 from ..base import ImagesCommand, ProgressLine
 
 

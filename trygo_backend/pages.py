@@ -1,0 +1,145 @@
+"""The project's own pages: the front page, errors that no view has answered, and the language of both.
+
+Under `/api/` an error is the contract's body, in English; elsewhere it is a small page in the reader's language.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.locale import LocaleMiddleware
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.urls import get_script_prefix, reverse
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from images.addresses import absolute_url
+from images.api.errors import error_body
+from images.conf import conf
+from images.exceptions import ProviderNotConfigured
+from images.providers import get_provider
+
+from .health import database_problem, storage_problem
+
+#: What there is to see, by name: the names of the addresses.
+PAGES = {"api": "images:image-list", "docs": "docs", "schema": "schema", "admin": "admin:index"}
+#: The addresses that a middleware answers, which have no names.
+HEALTH = {"health": "health", "ready": "health/ready"}
+
+
+@require_safe
+@never_cache
+def home(request: HttpRequest) -> HttpResponse:
+    """What this is, whether it works and where everything is: a page, or JSON for clients that ask for it."""
+    paths = {name: reverse(view) for name, view in PAGES.items()}
+    paths |= {name: get_script_prefix() + path for name, path in HEALTH.items()}
+    links = {name: absolute_url(path, request) for name, path in paths.items()}
+    if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
+        return JsonResponse({"status": "unavailable" if problems() else "ok", **links})
+    return render(request, "trygo_backend/home.html", {"links": links, "problems": problems()})
+
+
+def problems() -> list[str]:
+    """Sentences about what does not work, in the reader's language; empty where everything does.
+
+    The page is public, so they name no host, no path and no provider.
+    """
+    found = []
+    if database_problem():
+        found.append(_("The database does not answer, or has not been migrated."))
+    if storage_problem():
+        found.append(_("Images cannot be stored."))
+    if not _any_provider():
+        found.append(_("No provider of images is ready to be asked. The operator has to look at IMAGE_PROVIDER."))
+    return found
+
+
+def _any_provider() -> bool:
+    """Whether at least one provider of the chain has what it needs; nothing is sent."""
+    try:
+        return any(not get_provider(alias).check() for alias in conf.providers)
+    except (ImproperlyConfigured, ProviderNotConfigured):
+        return False
+
+
+# --- Errors -------------------------------------------------------------------------------------------------
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's `handler400`: a request that no view should see, for example one for a host that is not ours."""
+    if isinstance(exception, DisallowedHost):
+        sentence = gettext_noop(
+            "This server does not answer to that host name. Its operator can add it to ALLOWED_HOSTS."
+        )
+    else:
+        sentence = gettext_noop("The request is not valid.")
+    return _answer(request, 400, "invalid_request", sentence)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's `handler403`."""
+    return _answer(request, 403, "permission_denied", gettext_noop("You are not allowed to do this."))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Django's `CSRF_FAILURE_VIEW`."""
+    return _answer(
+        request, 403, "permission_denied", gettext_noop("The CSRF check failed. Reload the page and try again.")
+    )
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's `handler404`."""
+    return _answer(request, 404, "not_found", gettext_noop("There is nothing at this address."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's `handler500`: the log has the story."""
+    sentence = gettext_noop("Something went wrong on our side. The server's log has the details.")
+    return _answer(request, 500, "internal_error", sentence)
+
+
+def _answer(request: HttpRequest, status: int, code: str, sentence: str) -> HttpResponse:
+    headers = {"Cache-Control": "no-store"}
+    if request.path_info.startswith("/api/"):
+        return JsonResponse(error_body(code, sentence), status=status, headers=headers)
+    # Rendered without the request: its context processors would ask for the user, which may be what just failed.
+    page = render_to_string("trygo_backend/error.html", {"status": status, "sentence": _(sentence)})
+    return HttpResponse(page, status=status, headers=headers)
+
+
+# --- Language -----------------------------------------------------------------------------------------------
+
+
+class LanguageMiddleware(LocaleMiddleware):
+    """Django's choice by cookie and `Accept-Language`, for pages only.
+
+    The API's sentences are part of its contract, whatever a caller's HTTP library says about languages. And pictures
+    are the same in every language: a `Vary: Accept-Language` would split what caches keep of them.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Choose the language for this thread."""
+        if is_page(request):
+            super().process_request(request)
+        else:
+            translation.activate(settings.LANGUAGE_CODE)
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Say which language it became, where there was a choice."""
+        return super().process_response(request, response) if is_page(request) else response
+
+
+def is_page(request: HttpRequest) -> bool:
+    """Whether the answer is for a person: not a file, and below `/api/` only where the client prefers HTML."""
+    if request.path_info.startswith("/media/"):
+        return False
+    if not request.path_info.startswith("/api/"):
+        return True
+    return request.get_preferred_type(["application/json", "text/html"]) == "text/html"
