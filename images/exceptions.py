@@ -15,6 +15,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: Seconds after which it makes sense to ask again if the server is busy: a good part of a usual generation.
+RETRY_AFTER = 5
+#: Seconds after which it makes sense to ask again if a provider limits the rate and does not say for how long.
+RATE_LIMIT_PAUSE = 20
+
 
 class OpenTransactionError(RuntimeError):
     """`generate_image` was called inside `transaction.atomic()`: a rollback would lose a paid picture."""
@@ -104,6 +109,18 @@ class QueueUnavailable(ImagesError):
     status_code = 503
     retryable = True
     default_message = "The image could not be queued. Ask again later."
+
+
+class DatabaseUnavailable(ImagesError):
+    """The database is locked, full or gone. No provider has been asked, so nothing was paid for."""
+
+    code = "database_unavailable"
+    status_code = 503
+    retryable = True
+    default_message = "The database does not answer at the moment. Ask again in a few seconds."
+
+    def __init__(self, message: str = "", *, retry_after: float | None = RETRY_AFTER) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class ProviderFailure(ImagesError):
