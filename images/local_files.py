@@ -6,13 +6,13 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
 import shutil
 
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, Storage
 
 from .logs import log_event
-from .names import ROOT, new_token
 
 logger = logging.getLogger("images")
 
@@ -25,6 +25,11 @@ _COPY_INSTEAD = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENO
 FULL = "The disk is full. The operator has to make room under the media root (STORAGE_ROOT)."
 READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator has to look at its rights and its mount."
 GONE = "The media root (STORAGE_ROOT) is missing. The operator has to mount its disk or create the folder."
+
+
+_FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", 0)
+#: Without O_NONBLOCK, opening a named pipe would wait for ever.
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class _WrittenFile(File):  # type: ignore[type-arg]
@@ -48,7 +53,7 @@ def local_path(storage: Storage, name: str) -> str | None:
 
 def media_root(storage: Storage) -> str:
     """The folder of a local storage."""
-    return os.path.dirname(storage.path(ROOT))
+    return os.path.dirname(storage.path("any"))
 
 
 def write_into_place(storage: Storage, name: str, path: str, data: bytes) -> str:
@@ -67,7 +72,7 @@ def write_into_place(storage: Storage, name: str, path: str, data: bytes) -> str
         OSError: Nothing is left of the file.
     """
     folder, file_name = os.path.split(path)
-    temporary = os.path.join(folder, f".{file_name}.{new_token()}.part")  # hidden names are never served
+    temporary = os.path.join(folder, f".{file_name}.{secrets.token_hex(6)}.part")  # hidden names are never served
     was_there = os.path.lexists(path)
     try:
         _write(storage, temporary, data)
@@ -194,3 +199,16 @@ def _has_inodes(folder: str) -> bool:
     """Whether the disk takes one more file; some file systems do not count them and say zero of zero."""
     usage = os.statvfs(folder)
     return not usage.f_files or usage.f_favail > 0
+
+
+def open_below(root: str, parts: list[str]) -> int:
+    """Open a file below `root`, following no symbolic link on the way; a descriptor."""
+    folder = os.open(root, _FOLDER)
+    try:
+        for part in parts[:-1]:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(parts[-1], _FILE, dir_fd=folder)
+    finally:
+        os.close(folder)

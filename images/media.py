@@ -7,24 +7,31 @@ are sent as downloads, nothing is sniffed, and the policy runs nothing. Under gu
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import logging
+import os
+import re
+import stat
 from collections.abc import Iterable
-from typing import Any
+from datetime import datetime
+from typing import IO, Any, Protocol
+from urllib.parse import quote
 
 from django.contrib.auth.decorators import login_not_required
+from django.core.files.storage import Storage
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.cache import get_conditional_response
-from django.utils.http import http_date
+from django.utils.http import http_date, parse_http_date_safe
 
 from .conf import conf
-from .hand_off import hand_off
+from .local_files import local_path, open_below
 from .logs import log_event
 from .models import image_storage
-from .names import ROOT, is_plain_path
-from .ranges import UnsatisfiableRange, if_range_holds, parse_range
-from .stored_files import BLOCK_SIZE, LocalPart, StoredFile, find_file
+from .storage import ROOT, is_plain_path
 
 logger = logging.getLogger("images")
 
@@ -43,6 +50,72 @@ _SAFETY = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "Cross-Origin-Resource-Policy": "cross-origin",  # pages of other origins embed the pictures
 }
+
+#: How much is read at once where the server does not send the file by itself.
+BLOCK_SIZE = 64 * 1024
+
+#: What is said of names that are too long, of symbolic links, sockets and devices: there is nothing to serve.
+_NOT_SERVED = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV}
+
+
+class FilePart:
+    """A file from where it stands, up to `length` bytes: what a WSGI server streams.
+
+    Args:
+        file: Open and positioned at the first byte.
+        length: The number of bytes to give.
+    """
+
+    def __init__(self, file: IO[bytes] | io.RawIOBase, length: int) -> None:
+        self._file = file
+        self._rest = length
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, or all that is left; empty at the end."""
+        wanted = self._rest if size < 0 else min(size, self._rest)
+        data = self._file.read(wanted) or b"" if wanted else b""
+        self._rest -= len(data)
+        return data
+
+    def __iter__(self) -> FilePart:
+        return self
+
+    def __next__(self) -> bytes:
+        if block := self.read(BLOCK_SIZE):
+            return block
+        raise StopIteration
+
+    def close(self) -> None:
+        """Close the file. Closing twice is fine."""
+        self._file.close()
+
+
+class LocalPart(FilePart):
+    """A part of a file of this machine, which gunicorn sends with `sendfile(2)`."""
+
+    def fileno(self) -> int:
+        """The descriptor, positioned at the part's first byte."""
+        return self._file.fileno()
+
+
+class StoredFile(Protocol):
+    """A file that is there.
+
+    Attributes:
+        size: In bytes.
+        etag: A strong entity tag, with its quotes.
+        modified: When it was last changed, in whole seconds since the epoch; `None` where the storage does not know.
+    """
+
+    size: int
+    etag: str
+    modified: int | None
+
+    def part(self, start: int, length: int) -> FilePart | None:
+        """The bytes from `start` on, to be closed by who asked; `None` where the storage cannot begin there."""
+
+    def close(self) -> None:
+        """Give back what was not handed out by `part`."""
 
 
 class _FileResponse(StreamingHttpResponse):
@@ -172,3 +245,199 @@ def _refusal(status: int, sentence: str) -> HttpResponse:
         content_type="text/plain; charset=utf-8",
         headers={"Cache-Control": "no-store", **_SAFETY},
     )
+
+
+# --- delivery by the storage or by nginx -------------------------------------------------------------------------
+
+
+def hand_off(storage: Storage, path: str) -> HttpResponse | None:
+    """The answer that makes somebody else send a file, as `IMAGE_MEDIA_DELIVERY` says.
+
+    Args:
+        storage: Where the file is.
+        path: What follows `draft-images/` in the address; plain, and there is such a file.
+
+    Returns:
+        The answer, or `None` where this process sends the bytes.
+
+    Raises:
+        Exception: Whatever the storage raises where it cannot sign an address.
+    """
+    delivery, name = conf.media_delivery, f"{ROOT}/{path}"
+    if delivery == "stream":
+        return None
+    is_local = local_path(storage, name) is not None
+    if delivery == "accel":
+        return _accel(name) if is_local else None
+    return None if is_local else _redirect(storage.url(name))
+
+
+def _redirect(url: str) -> HttpResponse | None:
+    if not url.startswith(("https://", "http://")):
+        return None  # an address on this very server would lead in a circle
+    # Nobody may keep it: the signature runs out, and the picture may be deleted.
+    return HttpResponse(status=302, headers={"Location": url, "Cache-Control": "no-store"})
+
+
+def _accel(name: str) -> HttpResponse:
+    """nginx puts its own Content-Length, ETag and Last-Modified, and answers ranges and conditions by itself.
+
+    A library for it (django-sendfile2) would be four settings of the host's for one header, and set others that we
+    set better.
+    """
+    return HttpResponse(headers={"X-Accel-Redirect": quote(conf.media_accel_prefix + name)})
+
+
+# --- ranges ------------------------------------------------------------------------------------------------------
+
+#: One range, no list. The digits are bounded since Python refuses to read numbers of thousands of them.
+_SINGLE = re.compile(r"bytes=[ \t]*([0-9]{0,40})-([0-9]{0,40})[ \t]*", re.IGNORECASE)
+
+
+class UnsatisfiableRange(ValueError):
+    """The range lies wholly beyond the end: the answer is 416."""
+
+
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """The part of a file that a `Range` header asks for.
+
+    Args:
+        header: The header's value, "" where there is none.
+        size: The file's size in bytes.
+
+    Returns:
+        The first byte and the number of bytes; `None` where the whole file is to be sent: there is no header, it is
+        malformed, or it asks for several ranges, all of which a server may ignore.
+
+    Raises:
+        UnsatisfiableRange: No byte of the file is in the range.
+    """
+    found = _SINGLE.fullmatch(header)
+    if not found or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if not first:
+        return _suffix(int(last), size)
+    start, end = int(first), int(last) if last else size - 1
+    if last and end < start:
+        return None
+    if start >= size:
+        raise UnsatisfiableRange
+    return start, min(end, size - 1) - start + 1
+
+
+def _suffix(length: int, size: int) -> tuple[int, int] | None:
+    """The last `length` bytes."""
+    if not length:
+        raise UnsatisfiableRange
+    if not size:
+        return None  # satisfiable, but no `Content-Range` can express it
+    return max(0, size - length), min(length, size)
+
+
+def if_range_holds(header: str, etag: str, modified: int | None) -> bool:
+    """Whether an `If-Range` header still names this file, so that its `Range` counts.
+
+    Args:
+        header: The header's value, "" where there is none.
+        etag: The file's strong tag, with its quotes. A weak one never matches.
+        modified: The file's time of modification in whole seconds since the epoch, where it is known.
+    """
+    if not header or header == etag:
+        return True
+    if header.startswith(('"', "W/")):
+        return False
+    return modified is not None and parse_http_date_safe(header) == modified
+
+
+# --- finding and opening files -----------------------------------------------------------------------------------
+
+
+def find_file(storage: Storage, path: str) -> StoredFile | None:
+    """The file at `path` below `draft-images/`, or `None` where there is none.
+
+    Args:
+        storage: Where to look.
+        path: A plain one: `images.storage.is_plain_path` has said so.
+
+    Raises:
+        Exception: Whatever the storage raises where it cannot tell.
+    """
+    root = local_path(storage, ROOT)
+    return _find_remote(storage, f"{ROOT}/{path}") if root is None else _find_local(root, path)
+
+
+class _LocalFile:
+    def __init__(self, descriptor: int, found: os.stat_result) -> None:
+        self._descriptor = descriptor
+        self.size = found.st_size
+        self.modified: int | None = found.st_mtime_ns // 1_000_000_000
+        self.etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
+
+    def part(self, start: int, length: int) -> FilePart:
+        if start:
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+        part = LocalPart(io.FileIO(self._descriptor), length)
+        self._descriptor = -1  # it is the part's now
+        return part
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _find_local(root: str, path: str) -> StoredFile | None:
+    try:
+        descriptor = open_below(root, path.split("/"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as err:
+        if err.errno in _NOT_SERVED:
+            return None
+        raise
+    found = os.fstat(descriptor)
+    file = _LocalFile(descriptor, found)
+    if stat.S_ISREG(found.st_mode):
+        return file
+    file.close()
+    return None
+
+
+class _RemoteFile:
+    def __init__(self, storage: Storage, name: str, size: int, modified: datetime | None) -> None:
+        self._storage, self._name = storage, name
+        self.size = size
+        self.modified = int(modified.timestamp()) if modified else None
+        digest = hashlib.sha256(f"{name} {size} {modified}".encode("utf-8", "surrogatepass")).hexdigest()
+        self.etag = f'"{digest[:32]}"'
+
+    def part(self, start: int, length: int) -> FilePart | None:
+        file = self._storage.open(self._name, "rb")
+        if start:
+            if not file.seekable():
+                file.close()
+                return None
+            file.seek(start)
+        return FilePart(file, length)
+
+    def close(self) -> None:
+        """Nothing is open before a part is."""
+
+
+def _find_remote(storage: Storage, name: str) -> StoredFile | None:
+    try:
+        return _RemoteFile(storage, name, storage.size(name), _modified(storage, name))
+    except FileNotFoundError:
+        return None
+    except Exception:
+        if not storage.exists(name):  # storages differ in what they raise, but all can answer this
+            return None
+        raise
+
+
+def _modified(storage: Storage, name: str) -> datetime | None:
+    try:
+        return storage.get_modified_time(name)
+    except NotImplementedError:
+        return None

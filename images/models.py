@@ -16,7 +16,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .addresses import absolute_url
 from .conf import conf
 from .exceptions import ImagesError, QueueUnavailable
 
@@ -31,6 +30,26 @@ STALE_AFTER = timedelta(seconds=30)
 def image_storage() -> Storage:
     """The storage of image files: `IMAGES["STORAGE"]` names an alias of Django's `STORAGES`."""
     return storages[conf.storage]
+
+
+def absolute_url(path: str, request: HttpRequest | None = None) -> str:
+    """The address under which the world reaches `path`.
+
+    Args:
+        path: A path on this server, with a leading slash, as `reverse` returns it.
+        request: Tells scheme and host where `PUBLIC_URL` is not set.
+
+    Returns:
+        An absolute URL, or `path` itself where neither `PUBLIC_URL` nor a request is known.
+    """
+    base = conf.public_url
+    if not base:
+        return request.build_absolute_uri(path) if request else path
+    scheme, _, rest = base.partition("://")
+    host, _, prefix = rest.partition("/")
+    if prefix and path.startswith(f"/{prefix}/"):  # FORCE_SCRIPT_NAME has put the prefix there already
+        return f"{scheme}://{host}{path}"
+    return base + path
 
 
 def upload_to(instance: GeneratedImage, filename: str) -> str:

@@ -14,11 +14,11 @@ ROOT = Path(images.__file__).parent
 
 #: From the bottom up. A module may import from its own layer and from those before it.
 LAYERS: list[set[str]] = [
-    {"conf", "exceptions", "logs", "signals", "addresses", "names", "ranges", "image_formats", "local_files"},
+    {"conf", "exceptions", "logs", "signals", "image_formats", "local_files"},
     {"models"},
-    {"providers", "storage", "stored_files"},
+    {"providers", "storage"},
     {"services"},
-    {"api", "admin", "management", "tasks", "media", "hand_off", "checks", "health", "metrics"},
+    {"api", "admin", "management", "tasks", "media", "checks", "health", "metrics"},
     {"urls", "apps"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.ranges import UnsatisfiableRange, if_range_holds, parse_range
+from images.media import UnsatisfiableRange, if_range_holds, parse_range
 
 TAG = '"5f-10-2"'
 DATE, MOMENT = "Thu, 13 Nov 2025 15:32:50 GMT", 1_763_047_970

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from django.urls import reverse
 
 from images.local_files import local_path
+from images.media import BLOCK_SIZE, LocalPart, StoredFile, find_file
 from images.models import image_storage
-from images.names import ROOT, is_plain_path
-from images.stored_files import BLOCK_SIZE, LocalPart, StoredFile, find_file
+from images.storage import ROOT, is_plain_path
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

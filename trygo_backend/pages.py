@@ -19,10 +19,10 @@ from django.utils.translation import gettext_noop
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from images.addresses import absolute_url
 from images.api.errors import error_body
 from images.conf import conf
 from images.exceptions import ProviderNotConfigured
+from images.models import absolute_url
 from images.providers import get_provider
 
 from .health import database_problem, storage_problem

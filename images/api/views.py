@@ -31,10 +31,9 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
-from ..addresses import absolute_url
 from ..conf import conf
 from ..exceptions import ImageNotFound, TooManyGenerations
-from ..models import GeneratedImage, GeneratedImageQuerySet, Status
+from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image, generate_image_later
 from ..services.queueing import finished, wait_for
 from ..services.slots import generation_slot

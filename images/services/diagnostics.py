@@ -33,15 +33,14 @@ from django.views.debug import SafeExceptionReporterFilter
 
 from .. import exceptions as failures
 from .. import storage
-from ..addresses import absolute_url
 from ..conf import conf
 from ..exceptions import ImagesError, ProviderFailure, StorageError
 from ..logs import log_event
-from ..models import GeneratedImage, image_storage
-from ..names import new_token
+from ..models import GeneratedImage, absolute_url, image_storage
 from ..providers import Deadline, ImageProvider, get_provider
 from ..providers.calendar import Retirement, utc_today
 from ..providers.lookup import ModelStatus
+from ..storage import new_token
 from .deletion import delete_image
 from .generation import generate_image
 from .queueing import queue_problem, waiting

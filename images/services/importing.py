@@ -15,7 +15,7 @@ from ..exceptions import InvalidRequest, StorageError
 from ..local_files import link_into_place, local_path
 from ..logs import log_event
 from ..models import GeneratedImage, image_storage
-from ..names import ROOT
+from ..storage import ROOT
 from .old_storage import NoPicture, OldFile, Unusable, find_pictures_folder, walk
 from .reconciliation.contents import Contents, look_into
 from .reconciliation.mending import rows

@@ -18,7 +18,7 @@ from ..exceptions import InvalidRequest
 from ..image_formats import NotAnImage, inspect_image
 from ..local_files import remove_if_empty
 from ..models import GeneratedImage, Status, Variant
-from ..names import ROOT, is_plain_path, read_file_name
+from ..storage import ROOT, is_plain_path, read_file_name
 from .reconciliation.contents import Contents
 from .reconciliation.mending import facts
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from ... import storage
 from ...logs import log_event
 from ...models import GeneratedImage, Status, Variant
-from ...names import read_file_name
+from ...storage import read_file_name
 from .contents import Contents, is_missing, modified_at
 from .mending import facts, rows
 

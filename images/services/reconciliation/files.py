@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from ...exceptions import StorageError
 from ...models import GeneratedImage, Status
-from ...names import ROOT, is_plain_path
+from ...storage import ROOT, is_plain_path
 from . import adoption, mending
 from .contents import look_into, modified_at, remove_leftover
 from .findings import Kind, Problem

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from ...exceptions import StorageError
 from ...local_files import FULL, READ_ONLY, local_path
 from ...models import image_storage
-from ...names import ROOT
-from ...storage import storage_problem
+from ...storage import ROOT, storage_problem
 from .contents import MISSING, storage_errors
 
 #: Our own names have one folder below `draft-images/`; a few more may come from elsewhere.

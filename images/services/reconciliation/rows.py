@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from ...exceptions import StorageError
 from ...models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
-from ...names import possible_names
+from ...storage import possible_names
 from . import mending
 from .contents import Contents, is_missing, look_into
 from .findings import Kind, Problem
