@@ -17,8 +17,7 @@ from ..logs import log_event
 from ..models import GeneratedImage, image_storage
 from ..storage import ROOT
 from .old_storage import NoPicture, OldFile, Unusable, find_pictures_folder, walk
-from .reconciliation.contents import Contents, look_into
-from .reconciliation.mending import rows
+from .repair import Contents, look_into, rows
 
 logger = logging.getLogger("images")
 

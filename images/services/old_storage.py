@@ -19,8 +19,7 @@ from ..image_formats import NotAnImage, inspect_image
 from ..local_files import remove_if_empty
 from ..models import GeneratedImage, Status, Variant
 from ..storage import ROOT, is_plain_path, read_file_name
-from .reconciliation.contents import Contents
-from .reconciliation.mending import facts
+from .repair import Contents, facts
 
 #: The longest name that a row can hold: its stem has as many characters.
 MAX_NAME = 400

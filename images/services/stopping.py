@@ -41,7 +41,7 @@ def abandon_generations() -> int:
     Raises:
         django.db.DatabaseError: The database does not answer.
     """
-    from .reconciliation.mending import fail_stopped, rows  # it imports this package
+    from .repair import fail_stopped, rows  # it imports this package
 
     with _lock:
         keys = list(_under_way)

@@ -11,9 +11,7 @@ from pytest_django import Settings
 from images import signals
 from images.exceptions import StorageError
 from images.models import GeneratedImage, image_storage
-from images.services.reconciliation import Finding, Kind, reconcile
-from images.services.reconciliation.files import file_problems
-from images.services.reconciliation.rows import row_problems
+from images.services.reconciliation import Finding, Kind, file_problems, reconcile, row_problems
 from tests.fakes.painters import Brush
 from tests.fakes.storages import BROKEN, use_storage
 from tests.services.wrecks import mend, ready, stopped, store
@@ -66,15 +64,15 @@ class TestRaces:
         image = stopped()
         [problem] = row_problems(verify=False, accept_loss=False, count=lambda _: None)
         GeneratedImage.objects.update(status=status)
-        assert problem.mend
-        assert problem.mend() is False
+        assert problem.repair
+        assert problem.repair() is False
         image.refresh_from_db()
         assert image.status == status
 
     def test_a_file_that_was_adopted_meanwhile_gets_one_row_only(self, brush: Brush) -> None:
         name = store("item/hero-1763049170351.png")
         first, second, remover = (
-            next(file_problems(delete_orphans=remove, count=lambda _: None)).mend for remove in (False, False, True)
+            next(file_problems(delete_orphans=remove, count=lambda _: None)).repair for remove in (False, False, True)
         )
         assert first
         assert second
@@ -87,8 +85,8 @@ class TestRaces:
         name = store("item/hero-1763049170351.png")
         [problem] = file_problems(delete_orphans=False, count=lambda _: None)
         image_storage().delete(name)
-        assert problem.mend
-        assert problem.mend() is False
+        assert problem.repair
+        assert problem.repair() is False
         assert not GeneratedImage.objects.exists()
 
 
