@@ -25,6 +25,10 @@ class OpenTransactionError(RuntimeError):
     """`generate_image` was called inside `transaction.atomic()`: a rollback would lose a paid picture."""
 
 
+class RealProviderError(RuntimeError):
+    """A test run was about to ask a provider that costs money; `images.testing` says what to do instead."""
+
+
 class ImagesError(Exception):
     """The root of every failure a caller can handle.
 

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"providers", "storage"},
     {"services"},
     {"api", "admin", "management", "tasks", "media", "checks", "health", "metrics"},
-    {"urls", "apps"},
+    {"urls", "apps", "testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if "migrations" not in path.parts)

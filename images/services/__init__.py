@@ -5,8 +5,41 @@
 Everything the HTTP API, the admin and the commands do goes through these functions.
 """
 
-from .asynchronous import agenerate_image
-from .deletion import delete_image
-from .generation import generate_image, generate_image_later
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+
+if TYPE_CHECKING:
+    from .asynchronous import agenerate_image
+    from .deletion import delete_image
+    from .generation import generate_image, generate_image_later
 
 __all__ = ["agenerate_image", "delete_image", "generate_image", "generate_image_later"]
+
+_MODULES = {
+    "agenerate_image": "asynchronous",
+    "delete_image": "deletion",
+    "generate_image": "generation",
+    "generate_image_later": "generation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function when it is asked for, since models cannot be imported before Django has loaded the apps.
+
+    An `apps.py` that imports one at its top gets a stand-in, which may be called once the apps are loaded.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def call_later(*args: Any, **kwargs: Any) -> Any:
+        return _find(name)(*args, **kwargs)
+
+    return _find(name) if apps.models_ready else call_later
+
+
+def _find(name: str) -> Any:
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -23,6 +23,7 @@ from ..exceptions import (
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
 from ..providers import Deadline, ImageProvider, ImageRequest, ProviderImage, get_provider
+from .test_runs import refuse_in_test_run
 
 logger = logging.getLogger("images.providers")
 
@@ -130,6 +131,7 @@ def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: 
         model = provider.model
         if not deadline.remaining:
             raise ProviderTimeout
+        refuse_in_test_run(alias, provider)
         image = provider.paint(request_for(provider, deadline))
         model, code, request_id = image.model or model, "ok", image.request_id
         return Painting(provider=alias, image=image, info=_judge(image))

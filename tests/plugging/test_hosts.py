@@ -154,3 +154,27 @@ def test_the_hosts_own_test_cases_make_images(lines: str, tmp_path: Path) -> Non
     host = make_host(tmp_path / "site", settings=lines)
     done = host.run("manage.py", "test", "newsroom")
     assert "Ran 2 tests" in done.stderr
+
+
+def test_an_apps_module_may_import_the_services(tmp_path: Path) -> None:
+    host = make_host(tmp_path / "site")
+    lines = [
+        "from django.apps import AppConfig",
+        "from images.services import generate_image",
+        "",
+        "class Newsroom(AppConfig):",
+        "    name = 'newsroom'",
+        "    generate = staticmethod(generate_image)",
+    ]
+    (host.folder / "newsroom" / "apps.py").write_text("\n".join(lines))
+    host.run("manage.py", "migrate", "--verbosity", "0")
+    lines = [
+        "import os, django",
+        "os.environ['DJANGO_SETTINGS_MODULE'] = 'host.settings'",
+        "django.setup()",
+        "from django.apps import apps",
+        "from images import services",
+        "print(apps.get_app_config('newsroom').generate(content_item_id='1', title='A title').status)",
+        "print(services.generate_image.__module__)",
+    ]
+    assert host.run("-c", "\n".join(lines)).stdout.split() == ["ready", "images.services.generation"]
