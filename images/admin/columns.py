@@ -1,12 +1,13 @@
-"""What the list and the page of one image show.
+"""How the list and the page of one image show its fields.
 
-Titles, prompts and what providers report are other people's text: everything goes through `format_html`, which
-escapes it, or through a template.
+Titles, prompts and what providers report are untrusted text: everything goes through `format_html`, which escapes it,
+or through a template.
 """
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from urllib.parse import urlencode
 
 from django.contrib import admin
@@ -31,36 +32,37 @@ LISTED_WIDTH = 120
 LISTED_TEXT = 120
 NOTHING = "–"
 
-#: The error codes that a row can carry, in words. An administrator may meet others: providers can be anybody's code.
+#: The error codes that a row can carry, in words. There may be others: a host can bring its own providers.
 REASONS: dict[str, Promise] = {
     "content_rejected": _("text refused"),
     "provider_auth": _("API key refused"),
     "provider_bad_image": _("broken image received"),
-    "provider_bad_response": _("broken answer received"),
+    "provider_bad_response": _("invalid response received"),
     "provider_error": _("provider failed"),
     "provider_model_unavailable": _("model not available"),
-    "provider_no_image": _("answer without an image"),
+    "provider_no_image": _("response without an image"),
     "provider_not_configured": _("provider not configured"),
     "provider_overloaded": _("provider overloaded"),
-    "provider_quota_exhausted": _("quota or budget used up"),
+    "provider_quota_exhausted": _("quota or budget exhausted"),
     "provider_rate_limited": _("rate limit reached"),
     "provider_timeout": _("no answer in time"),
-    "provider_unreachable": _("provider not reached"),
+    "provider_unreachable": _("provider unreachable"),
+    "queue_unavailable": _("queue unavailable"),
     "storage_error": _("could not be stored"),
-    "not_found": _("deleted meanwhile"),
-    "internal_error": _("fault of this server"),
+    "not_found": _("deleted in the meantime"),
+    "internal_error": _("error on this server"),
 }
 
 
 class ImageColumns:
     """Columns of the list and fields of the page; a base of the admin class.
 
-    None has the name of a field of the model: the admin would show the field instead.
+    None is named like a field of the model, since the admin would show that field instead.
     """
 
     @admin.display(description=_("picture"))
     def preview(self, image: GeneratedImage) -> str:
-        """A small picture, which the browser asks for when it comes into sight."""
+        """A small picture, which the browser loads when it scrolls into view."""
         if not image.is_ready:
             return gettext("no picture")
         ratio = (image.height or 3) / (image.width or 4)
@@ -74,7 +76,7 @@ class ImageColumns:
 
     @admin.display(description=_("title and content item"), ordering="content_item_id")
     def content_item(self, image: GeneratedImage) -> str:
-        """The title's beginning, which leads to the image, and the content item, which leads to all of its images."""
+        """The title, which links to the image, and the content item, which links to all of its images."""
         return format_html(
             '<a href="{}">{}</a><span class="images-second-line"><a href="?{}">{}</a></span>',
             reverse("admin:images_generatedimage_change", args=[image.pk]),
@@ -85,7 +87,7 @@ class ImageColumns:
 
     @admin.display(description=_("status"), ordering="status")
     def status_and_reason(self, image: GeneratedImage) -> str:
-        """The status, and for a failed image why and who was asked."""
+        """The status, and for a failed image the reason and the providers that were tried."""
         if image.current_status != Status.FAILED:
             return _two_lines(self.status_now(image), "")
         why = _two_lines(self.status_now(image), reason(image))
@@ -93,21 +95,18 @@ class ImageColumns:
 
     @admin.display(description=_("status"))
     def status_now(self, image: GeneratedImage) -> str:
-        """The status as the API tells it."""
-        return str(dict(Status.choices).get(image.current_status, image.current_status))
+        """The status as the API reports it."""
+        return status_label(image)
 
-    @admin.display(description=_("painted by"), ordering="provider")
-    def painter(self, image: GeneratedImage) -> str:
+    @admin.display(description=_("provider"), ordering="provider")
+    def provider_and_model(self, image: GeneratedImage) -> str:
         """The provider, and under it the model."""
         return _two_lines(image.provider or NOTHING, image.model)
 
     @admin.display(description=_("created"), ordering="created_at")
     def created_by(self, image: GeneratedImage) -> str:
-        """When, and under it who for."""
-        created = image.created_at
-        if timezone.is_aware(created):  # it is not where the host sets USE_TZ = False
-            created = timezone.localtime(created)
-        return _two_lines(date_format(created, "SHORT_DATETIME_FORMAT"), str(image.owner or ""))
+        """When, and under it the owner."""
+        return _two_lines(date_format(local(image.created_at), "SHORT_DATETIME_FORMAT"), str(image.owner or ""))
 
     @admin.display(description=_("size"), ordering="size_bytes")
     def size(self, image: GeneratedImage) -> str:
@@ -116,16 +115,14 @@ class ImageColumns:
             return NOTHING
         return _two_lines(filesizeformat(image.size_bytes), f"{image.width} × {image.height}" if image.width else "")
 
-    @admin.display(description=_("took"), ordering="duration_ms")
+    @admin.display(description=_("duration"), ordering="duration_ms")
     def duration(self, image: GeneratedImage) -> str:
         """How long it took, in seconds."""
-        if image.duration_ms is None:
-            return NOTHING
-        return gettext("%(seconds)s s") % {"seconds": number_format(image.duration_ms / 1000, decimal_pos=1)}
+        return seconds(image.duration_ms)
 
     @admin.display(description=_("picture"))
     def picture(self, image: GeneratedImage) -> str:
-        """The picture itself, which leads to the file."""
+        """The picture itself, which links to the file."""
         if not image.is_ready:
             return gettext("no picture")
         return format_html(
@@ -138,25 +135,25 @@ class ImageColumns:
 
     @admin.display(description=_("public address"))
     def address(self, image: GeneratedImage) -> str:
-        """The picture's address in a field to copy it from; a script adds a button that does so."""
+        """The picture's address in a field to copy it from; a script adds a button for that."""
         if not image.is_ready:
             return NOTHING
         return render_to_string("admin/images/address.html", {"address": image.public_url()})
 
     @admin.display(description=_("error"))
     def error(self, image: GeneratedImage) -> str:
-        """The code and the sentence that the caller got."""
+        """The reason, the code and the sentence that the caller got."""
         why = reason(image)
         return format_html('<span class="images-error">{}</span>', why) if why else NOTHING
 
     @admin.display(description=_("attempts"))
     def attempts_table(self, image: GeneratedImage) -> str:
-        """Every call of a provider, as a table."""
+        """Every call to a provider, as a table."""
         return render_to_string("admin/images/attempts.html", {"attempts": image.attempts})
 
     @admin.display(description=_("usage as reported"))
     def reported_usage(self, image: GeneratedImage) -> str:
-        """What the provider said it used. Nothing means that it said nothing, not that it was free."""
+        """What the provider reported. No report does not mean that the image was free."""
         if image.usage is None:
             return gettext("unknown")
         text = json.dumps(image.usage, indent=2, ensure_ascii=False, sort_keys=True)
@@ -168,12 +165,29 @@ class ImageColumns:
         return image.file_name or NOTHING
 
 
+def status_label(image: GeneratedImage) -> str:
+    """The status in words; a generation whose process was stopped counts as failed."""
+    return str(dict(Status.choices).get(image.current_status, image.current_status))
+
+
+def seconds(ms: int | None) -> str:
+    """A duration in seconds, such as `8.2 s`; a dash for `None`."""
+    if ms is None:
+        return NOTHING
+    return gettext("%(seconds)s s") % {"seconds": number_format(ms / 1000, decimal_pos=1)}
+
+
+def local(moment: datetime) -> datetime:
+    """A moment in the current time zone; unchanged if the host sets `USE_TZ = False`."""
+    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+
+
 def _two_lines(first: object, second: str) -> str:
     return format_html('{}<span class="images-second-line">{}</span>', first, Truncator(second).chars(LISTED_TEXT))
 
 
 def reason(image: GeneratedImage) -> str:
-    """Why there is no picture: the reason in words, the code, the sentence that the caller got; "" where it is fine.
+    """Why there is no picture: the reason in words, the code, the sentence that the caller got; "" if all is well.
 
     The sentence is the API's and stays in English, as the caller read it.
     """
@@ -187,7 +201,7 @@ def reason(image: GeneratedImage) -> str:
 
 
 def tried(image: GeneratedImage) -> str:
-    """Every call of a provider in a line: `gemini provider_timeout 31.0 s · openai provider_error 0.4 s`."""
+    """Every call to a provider in one line: `gemini provider_timeout 31.0 s · openai provider_error 0.4 s`."""
     return " · ".join(_call(attempt) for attempt in image.attempts if isinstance(attempt, dict))
 
 
@@ -195,6 +209,5 @@ def _call(attempt: dict[str, object]) -> str:
     words = [str(attempt.get("provider", "")), str(attempt.get("code", ""))]
     ms = attempt.get("ms")
     if isinstance(ms, int):
-        seconds = number_format(ms / 1000, decimal_pos=1)
-        words.append(gettext("%(seconds)s s") % {"seconds": seconds})
+        words.append(seconds(ms))
     return " ".join(words)

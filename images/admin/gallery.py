@@ -24,8 +24,8 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from ..conf import conf
-from ..models import GeneratedImage, Status
-from .columns import reason
+from ..models import GeneratedImage
+from .columns import reason, status_label
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]
@@ -54,7 +54,7 @@ class Gallery(AdminBase):
 
     @method_decorator(require_safe)
     def preview_view(self, request: HttpRequest, image_id: UUID) -> HttpResponseBase:
-        """A small JPEG of the image, for whoever may see it in the admin.
+        """A small JPEG of the image, for users who may view images.
 
         Raises:
             PermissionDenied: This user may not view images.
@@ -62,7 +62,9 @@ class Gallery(AdminBase):
         """
         if not self.has_view_permission(request):
             raise PermissionDenied
-        image = get_object_or_404(self.get_queryset(request).only("file", "sha256", "status"), pk=image_id)
+        image = get_object_or_404(
+            self.get_queryset(request).prefetch_related(None).only("file", "sha256", "status"), pk=image_id
+        )
         return preview_response(request, image)
 
 
@@ -81,7 +83,7 @@ def tiles(images: Iterable[GeneratedImage]) -> list[Tile]:
     return [
         Tile(
             image=image,
-            status=str(dict(Status.choices).get(image.current_status, image.current_status)),
+            status=status_label(image),
             reason=reason(image),
             item_query=urlencode({"content_item_id": image.content_item_id}),
         )
@@ -101,8 +103,8 @@ def preview_response(request: HttpRequest, image: GeneratedImage) -> HttpRespons
     """Answer with a preview of an image.
 
     Returns:
-        200 with a JPEG, 304 where the browser has it, a redirect to the picture itself where a preview would cost
-        too much or Pillow is missing, 404 where there is nothing to show, 503 while too many are being made.
+        200 with a JPEG, 304 if the browser has it, a redirect to the picture itself if a preview would cost too much
+        or Pillow is missing, 404 if there is nothing to show, 503 while too many are being made.
     """
     if not image.is_ready:
         return HttpResponseNotFound()

@@ -1,16 +1,16 @@
-"""Making images again: a new picture from the same input, after a page that asks, since it costs money."""
+"""Generating images again: a new picture from the same input, after a confirmation, since it costs money."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
-from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.db.models import QuerySet
@@ -36,21 +36,21 @@ else:
 
 #: The view's name within the admin.
 AGAIN_VIEW = "images_generatedimage_again"
-#: The most images that are made again at once. They are made side by side, so that it takes no longer than one.
+#: The most images that are generated again at once. They are generated in parallel, which takes no longer than one.
 MAX_AT_ONCE = 5
 
 
 class GenerateAgain(AdminBase):
-    """The action, the page that asks, and what it does; a part of the admin class."""
+    """The action, the page that asks for confirmation, and what it does; a part of the admin class."""
 
-    def has_make_permission(self, request: HttpRequest) -> bool:
-        """Whether this user may spend money here: whoever may add images. It names the action's permission."""
+    def has_generate_permission(self, request: HttpRequest) -> bool:
+        """Whether this user may spend money here: the permission to add images. The action refers to it by name."""
         codename = get_permission_codename("add", self.opts)
         return self.has_view_permission(request) and request.user.has_perm(f"{self.opts.app_label}.{codename}")
 
-    @admin.action(permissions=["make"], description=_("Make selected images again …"))
-    def make_again(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> HttpResponse | None:
-        """Lead to the page that asks."""
+    @admin.action(permissions=["generate"], description=_("Make selected images again …"))
+    def generate_again(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> HttpResponse | None:
+        """Redirect to the confirmation."""
         chosen = [str(pk) for pk in queryset.values_list("pk", flat=True)[: MAX_AT_ONCE + 1]]
         if len(chosen) > MAX_AT_ONCE:
             sentence = ngettext(
@@ -63,19 +63,19 @@ class GenerateAgain(AdminBase):
         return HttpResponseRedirect(again_address(chosen))
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
-    def make_again_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask, and after a POST make the images. It blocks until they are there, up to the deadline.
+    def generate_again_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask, and after a POST generate the images. It blocks until they are there, up to the deadline.
 
         Raises:
-            PermissionDenied: This user may not make images.
+            PermissionDenied: This user may not generate images.
             django.http.Http404: There are no such images, or too many.
         """
-        if not self.has_make_permission(request):
+        if not self.has_generate_permission(request):
             raise PermissionDenied
         images = self._asked_for(request)
         token = _token(request)
         if request.method == "POST" and token:
-            return self._make(request, images, token)
+            return self._generate(request, images, token)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -85,7 +85,7 @@ class GenerateAgain(AdminBase):
             "deadline": round(conf.deadline),
             "providers": ", ".join(conf.providers),
         }
-        return TemplateResponse(request, "admin/images/make_again.html", context)
+        return TemplateResponse(request, "admin/images/generate_again.html", context)
 
     def _asked_for(self, request: HttpRequest) -> list[GeneratedImage]:
         try:
@@ -95,10 +95,9 @@ class GenerateAgain(AdminBase):
         images = list(self.get_queryset(request).filter(pk__in=ids)) if len(ids) <= MAX_AT_ONCE else []
         if not images:
             raise Http404
-        attach_owners(images)
         return images
 
-    def _make(self, request: HttpRequest, images: Sequence[GeneratedImage], token: str) -> HttpResponse:
+    def _generate(self, request: HttpRequest, images: Sequence[GeneratedImage], token: str) -> HttpResponse:
         scope = f"admin:{request.user.pk}"
         release_connections()
         with ThreadPoolExecutor(len(images)) as pool:
@@ -122,12 +121,12 @@ class GenerateAgain(AdminBase):
 
 
 def again_address(ids: Sequence[Any]) -> str:
-    """The address of the page that asks whether to make these images again."""
+    """The address of the page that asks whether to generate these images again."""
     return f"{reverse(f'admin:{AGAIN_VIEW}')}?{urlencode({'ids': ','.join(str(pk) for pk in ids)})}"
 
 
 def _token(request: HttpRequest) -> str:
-    """The page's own token: sending the same page twice pays once."""
+    """The page's own token, so that sending the page twice pays once; "" if it is missing or invalid."""
     try:
         return uuid.UUID(request.POST.get("token", "")).hex
     except ValueError:
@@ -135,7 +134,7 @@ def _token(request: HttpRequest) -> str:
 
 
 def _outcome(image: GeneratedImage, *, token: str, scope: str) -> GeneratedImage | ImagesError:
-    """Make one image, in a thread of the pool. The new one belongs to whom the old one belongs to."""
+    """Generate one image, in a thread of the pool. It belongs to the owner of the old one."""
     try:
         return generate_image(
             content_item_id=image.content_item_id,
@@ -150,15 +149,3 @@ def _outcome(image: GeneratedImage, *, token: str, scope: str) -> GeneratedImage
         return err
     finally:
         connections.close_all()
-
-
-def attach_owners(images: Iterable[GeneratedImage]) -> None:
-    """Fetch the owners with one query, from where the host's router says that users are.
-
-    A join would look for users among the images, and so would Django's own lookup of a single owner. An owner who is
-    gone counts as none.
-    """
-    users = get_user_model()._base_manager.in_bulk({image.owner_id for image in images if image.owner_id is not None})
-    field = GeneratedImage._meta.get_field("owner")
-    for image in images:
-        field.set_cached_value(image, users.get(image.owner_id))

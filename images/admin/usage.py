@@ -1,7 +1,8 @@
-"""What was made, how well, how fast and for how many tokens: by provider, model and day.
+"""The usage page: how many images were made, how well, how fast and for how many tokens, by provider, model and day.
 
-Two queries, whatever the number of images. The first counts in the database. Percentiles would cost SQLite seconds
-there, so the second fetches the durations of the newest `MAX_DURATIONS` pictures, and whoever shows them says so.
+It takes two queries, whatever the number of images. The first counts in the database. Percentiles would cost SQLite
+seconds there, so the second fetches the durations of the newest `MAX_DURATIONS` pictures; the page says if those are
+not all.
 """
 
 from __future__ import annotations
@@ -30,21 +31,26 @@ from django.views.decorators.http import require_safe
 
 from ..exceptions import ProviderFailure
 from ..models import STALE_AFTER, GeneratedImage, Status
+from .columns import NOTHING, local, seconds
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]
 else:
     AdminBase = object
 
+#: The ranges to choose from, in days; the first is the default.
+RANGES = (30, 7, 90)
+#: What users were promised: the share of successes, and the most that nine in ten pictures take.
+PROMISED_SUCCESS, PROMISED_MS = 0.95, 30_000
 #: Pictures whose durations are looked at: about a tenth of a second on SQLite.
 MAX_DURATIONS = 10_000
 #: Where providers report all tokens of a request: OpenAI's name, and Gemini's.
 TOKEN_NAMES = ("total_tokens", "total_token_count")
-#: More tokens than there can be. Comparing keeps everything but numbers out, which a cast would stumble over.
+#: More tokens than there can be. Comparing keeps out everything but numbers, on which a cast would fail.
 TOO_MANY_TOKENS = 10**15
-#: Failures that are neither the provider's own nor ours: its safety system refused the caller's text.
+#: The failure that is neither the provider's fault nor ours: its safety system refused the caller's text.
 REFUSED = "content_rejected"
-#: Codes of failures that only the operator can mend, though a provider reported them.
+#: Failures that a provider reports and only the operator can fix.
 OPERATORS = {
     "provider_auth",
     "provider_model_unavailable",
@@ -57,8 +63,40 @@ def _codes(parent: type[ProviderFailure]) -> set[str]:
     return {parent.code}.union(*(_codes(child) for child in parent.__subclasses__()))
 
 
-#: Codes of failures that providers answer for. They do not count against the promise that was made to users.
+#: Failures that providers answer for. They do not count against the promise that was made to users.
 PROVIDERS_OWN = frozenset(_codes(ProviderFailure) - {REFUSED, ProviderFailure.code} - OPERATORS)
+
+
+class Usage(AdminBase):
+    """The page; a part of the admin class."""
+
+    @method_decorator(require_safe)
+    def usage_view(self, request: HttpRequest) -> HttpResponse:
+        """The figures of the last days, as tables.
+
+        Raises:
+            PermissionDenied: This user may not view images.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        asked = request.GET.get("days", "")
+        days = int(asked) if asked in map(str, RANGES) else RANGES[0]
+        images = self.get_queryset(request)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": gettext("Ledger of images"),
+            "days": days,
+            "ranges": sorted(RANGES),
+            "deleting": images.filter(status=Status.DELETING).count(),
+            "promised_success": as_percentage(PROMISED_SUCCESS),
+            "promised_seconds": number_format(PROMISED_MS // 1000),
+            **_tables(usage_report(images, days)),
+        }
+        return TemplateResponse(request, "admin/images/usage.html", context)
+
+
+# --- counting -----------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -66,18 +104,18 @@ class Figures:
     """Counts of images, added up with `+=`.
 
     Attributes:
-        asked: All of them.
+        requested: All of them.
         ready: Those with a picture.
         providers_failed: Failed for a reason that the provider answers for.
         refused: The provider's safety system refused the text.
         failed: Every other failure: ours, the operator's, or a process that was stopped.
-        running: Being made, or being deleted.
-        tokens: As reported; `None` where nothing was, which is unknown and not zero.
+        running: Being generated, or being deleted.
+        tokens: As reported; `None` if no provider reported any, which is unknown and not zero.
         unreported: Pictures for which the provider reported no usage.
-        durations: Of pictures, in milliseconds; of the newest ones only, where there are very many.
+        durations: Of pictures, in milliseconds; only of the newest ones if there are very many.
     """
 
-    asked: int = 0
+    requested: int = 0
     ready: int = 0
     providers_failed: int = 0
     refused: int = 0
@@ -95,7 +133,7 @@ class Figures:
 
     @property
     def success(self) -> float | None:
-        """The share that succeeded among those for which no provider was to blame; `None` where there are none."""
+        """The share that succeeded, leaving out what providers failed or refused; `None` if nothing is left."""
         counted = self.ready + self.failed
         return self.ready / counted if counted else None
 
@@ -111,14 +149,14 @@ class Figures:
 
 
 @dataclass(kw_only=True)
-class Ledger:
+class UsageReport:
     """The figures of a range of days.
 
     Attributes:
         by_model: By provider and model, sorted.
         by_day: By day (the newest first), provider and model.
         total: Everything together.
-        durations_since: Where durations of the newest pictures only were looked at: the oldest of these.
+        durations_since: The oldest moment whose durations were looked at; `None` if all were.
     """
 
     by_model: dict[tuple[str, str], Figures]
@@ -133,14 +171,14 @@ def percentile(values: Iterable[int], fraction: float) -> int | None:
     return ordered[math.ceil(fraction * len(ordered)) - 1] if ordered else None
 
 
-def ledger(images: QuerySet[GeneratedImage], days: int) -> Ledger:
+def usage_report(images: QuerySet[GeneratedImage], days: int) -> UsageReport:
     """Add up the figures of the last `days` days, today included, in the current time zone.
 
     Args:
         images: The images that count.
         days: At least 1.
     """
-    today = _local_date(timezone.now())
+    today = local(timezone.now()).date()
     dates = [today - timedelta(days=days - 1 - number) for number in range(days)]
     rows = images.order_by().filter(created_at__gte=_midnight(dates[0]))
     by_day: defaultdict[tuple[date, str, str], Figures] = defaultdict(Figures)
@@ -153,7 +191,9 @@ def ledger(images: QuerySet[GeneratedImage], days: int) -> Ledger:
         by_model[provider, model] += figures
         total += figures
     ordered = sorted(by_day.items(), key=lambda item: (-item[0][0].toordinal(), item[0][1:]))
-    return Ledger(by_model=dict(sorted(by_model.items())), by_day=dict(ordered), total=total, durations_since=since)
+    return UsageReport(
+        by_model=dict(sorted(by_model.items())), by_day=dict(ordered), total=total, durations_since=since
+    )
 
 
 def _counts(rows: QuerySet[GeneratedImage], dates: Sequence[date]) -> Iterator[tuple[tuple[int, str, str], Figures]]:
@@ -162,18 +202,18 @@ def _counts(rows: QuerySet[GeneratedImage], dates: Sequence[date]) -> Iterator[t
     )
     late = Q(deadline_at__lt=timezone.now() - STALE_AFTER)
     counted = groups.annotate(
-        asked=Count("id"), late=Count("id", filter=late), tokens=Sum(_reported_tokens()), reported=Count("usage")
+        requested=Count("id"), late=Count("id", filter=late), tokens=Sum(_reported_tokens()), reported=Count("usage")
     )
-    for number, provider, model, status, code, asked, stopped, tokens, reported in counted:
-        figures = Figures(asked=asked)
+    for number, provider, model, status, code, requested, stopped, tokens, reported in counted:
+        figures = Figures(requested=requested)
         if status == Status.READY:
-            figures.ready, figures.unreported = asked, asked - reported
+            figures.ready, figures.unreported = requested, requested - reported
         elif status == Status.FAILED:
-            setattr(figures, _blame(code), asked)
-        elif status == Status.PENDING:  # as the API and the list tell it: one whose process was stopped has failed
-            figures.failed, figures.running = stopped, asked - stopped
+            setattr(figures, _blame(code), requested)
+        elif status == Status.PENDING:  # as in the API and the list, one whose process was stopped has failed
+            figures.failed, figures.running = stopped, requested - stopped
         else:
-            figures.running = asked
+            figures.running = requested
         figures.tokens = None if tokens is None else int(tokens)
         yield (number, provider, model), figures
 
@@ -185,11 +225,11 @@ def _blame(code: str) -> str:
 
 
 def _add_durations(rows: QuerySet[GeneratedImage], by_day: dict[tuple[date, str, str], Figures]) -> datetime | None:
-    """Hand out the newest durations; the moment of the oldest where there are more."""
+    """Add the newest durations; returns the moment of the oldest of these if there are more."""
     newest = rows.filter(status=Status.READY, duration_ms__isnull=False).order_by("-created_at")
     found = list(newest.values_list("created_at", "provider", "model", "duration_ms")[: MAX_DURATIONS + 1])
     for created_at, provider, model, duration_ms in found[:MAX_DURATIONS]:
-        by_day[_local_date(created_at), provider, model].durations.append(duration_ms or 0)
+        by_day[local(created_at).date(), provider, model].durations.append(duration_ms or 0)
     return found[MAX_DURATIONS - 1][0] if len(found) > MAX_DURATIONS else None
 
 
@@ -224,81 +264,50 @@ def _reported_tokens() -> Expression:
 
 
 def _midnight(day: date) -> datetime:
-    """The beginning of a day, in the current time zone where the host uses time zones."""
+    """The beginning of a day, in the current time zone if the host uses time zones."""
     midnight = datetime.combine(day, time.min)
     return timezone.make_aware(midnight) if settings.USE_TZ else midnight
 
 
-def local(moment: datetime) -> datetime:
-    """A moment in the current time zone; as it is where the host uses no time zones."""
-    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+# --- the tables: figures rounded, with units, in the reader's language ----------------------------------------
 
 
-def _local_date(moment: datetime) -> date:
-    return local(moment).date()
+def _tables(report: UsageReport) -> dict[str, Any]:
+    since = report.durations_since
+    return {
+        "by_model": [_row(figures, provider=key[0], model=key[1]) for key, figures in report.by_model.items()],
+        "by_day": [
+            _row(figures, day=key[0], provider=key[1], model=key[2]) for key, figures in report.by_day.items()
+        ],
+        "total": _row(report.total, provider=gettext("Total")),
+        "max_durations": _count(MAX_DURATIONS),
+        "since": date_format(local(since), "SHORT_DATETIME_FORMAT") if since else "",
+    }
 
 
-#: What users were promised: the share of successes, and how long nine in ten pictures take at the most.
-PROMISED_SUCCESS, PROMISED_MS = 0.95, 30_000
-UNKNOWN = "–"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FigureRow:
-    """A line of a table; `query` is the query that shows its images."""
-
-    day: date | None
-    provider: str
-    model: str
-    query: str
-    asked: str
-    ready: str
-    failed: str
-    providers_failed: str
-    refused: str
-    running: str
-    success: str
-    misses_success: bool
-    median: str
-    ninetieth: str
-    misses_time: bool
-    tokens: str
-
-
-def as_row(figures: Figures, *, day: date | None = None, provider: str = "", model: str = "") -> FigureRow:
-    """Figures as a line.
-
-    Args:
-        figures: The numbers.
-        day: Where they are those of one day.
-        provider: Its alias, or another heading.
-        model: The model's name.
-    """
-    ninetieth = figures.ninetieth_ms
-    return FigureRow(
-        day=day,
-        provider=provider,
-        model=model,
-        query=_query(day, provider, model) if provider and (day or model) else "",
-        asked=_count(figures.asked),
-        ready=_count(figures.ready),
-        failed=_count(figures.failed),
-        providers_failed=_count(figures.providers_failed),
-        refused=_count(figures.refused),
-        running=_count(figures.running),
-        success=as_percentage(figures.success),
-        misses_success=figures.success is not None and figures.success < PROMISED_SUCCESS,
-        median=_seconds(figures.median_ms),
-        ninetieth=_seconds(ninetieth),
-        misses_time=ninetieth is not None and ninetieth > PROMISED_MS,
-        tokens=_tokens(figures),
-    )
+def _row(figures: Figures, *, day: date | None = None, provider: str = "", model: str = "") -> dict[str, Any]:
+    """A line of a table, and the query that lists its images."""
+    names = ("requested", "ready", "failed", "providers_failed", "refused", "running")
+    success, ninetieth = figures.success, figures.ninetieth_ms
+    return {
+        "day": day,
+        "provider": provider,
+        "model": model,
+        "query": _query(day, provider, model) if provider and (day or model) else "",
+        **{name: _count(getattr(figures, name)) for name in names},
+        "success": as_percentage(success),
+        "misses_success": success is not None and success < PROMISED_SUCCESS,
+        "median": seconds(figures.median_ms),
+        "ninetieth": seconds(ninetieth),
+        "misses_time": ninetieth is not None and ninetieth > PROMISED_MS,
+        "tokens": _tokens(figures),
+    }
 
 
 def as_percentage(share: float | None) -> str:
     """A share as `97.3 %`, rounded down so that a missed promise never looks kept; a dash for `None`."""
     if share is None:
-        return UNKNOWN
+        return NOTHING
     tenths = int(share * 1000 + 1e-9) / 10
     return gettext("%(number)s %%") % {"number": number_format(tenths, decimal_pos=0 if tenths == int(tenths) else 1)}
 
@@ -315,62 +324,10 @@ def _count(number: int) -> str:
     return number_format(number, force_grouping=True)
 
 
-def _seconds(ms: int | None) -> str:
-    if ms is None:
-        return UNKNOWN
-    return gettext("%(seconds)s s") % {"seconds": number_format(ms / 1000, decimal_pos=1)}
-
-
 def _tokens(figures: Figures) -> str:
     if figures.tokens is None:
-        return UNKNOWN
+        return NOTHING
     text = _count(figures.tokens)
     if not figures.unreported:
         return text
     return gettext("%(tokens)s and %(number)s unknown") % {"tokens": text, "number": _count(figures.unreported)}
-
-
-#: The ranges to choose from, in days; the first is shown unasked.
-RANGES = (30, 7, 90)
-
-
-class Usage(AdminBase):
-    """The page; a part of the admin class."""
-
-    @method_decorator(require_safe)
-    def ledger_view(self, request: HttpRequest) -> HttpResponse:
-        """What was made, how well, how fast and for how many tokens.
-
-        Raises:
-            PermissionDenied: This user may not view images.
-        """
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        asked = request.GET.get("days", "")
-        days = int(asked) if asked in map(str, RANGES) else RANGES[0]
-        images = self.get_queryset(request)
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": gettext("Ledger of images"),
-            "days": days,
-            "ranges": sorted(RANGES),
-            "deleting": images.filter(status=Status.DELETING).count(),
-            "promised_success": as_percentage(PROMISED_SUCCESS),
-            "promised_seconds": number_format(PROMISED_MS // 1000),
-            **_tables(ledger(images, days)),
-        }
-        return TemplateResponse(request, "admin/images/usage.html", context)
-
-
-def _tables(found: Ledger) -> dict[str, Any]:
-    since = found.durations_since
-    return {
-        "by_model": [as_row(figures, provider=key[0], model=key[1]) for key, figures in found.by_model.items()],
-        "by_day": [
-            as_row(figures, day=key[0], provider=key[1], model=key[2]) for key, figures in found.by_day.items()
-        ],
-        "total": as_row(found.total, provider=gettext("all together")),
-        "max_durations": number_format(MAX_DURATIONS, force_grouping=True),
-        "since": date_format(local(since), "SHORT_DATETIME_FORMAT") if since else "",
-    }

@@ -37,7 +37,7 @@ def test_the_gallery_shows_previews_of_the_newest_first(walker: Walker, three_im
     page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
     tiles.last.get_by_role("link", name="item-1").click()
     expect(tiles).to_have_count(2)
-    expect(page.get_by_text("Everything of the content item item-1.")).to_be_visible()
+    expect(page.get_by_text("All images of the content item item-1.")).to_be_visible()
     page.get_by_role("link", name="List").click()
     expect(page.locator("#result_list tbody tr")).to_have_count(2)
     page.get_by_role("link", name="Show all images").click()

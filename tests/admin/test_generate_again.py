@@ -1,4 +1,4 @@
-"""Making images again in the admin: asked for first, paid once, by whoever may."""
+"""Generating images again in the admin: after a confirmation, paid once, with the permission to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image(brush: Brush, user: User) -> GeneratedImage:
 
 
 def client_with(*codenames: str) -> Client:
-    """A client of somebody on the staff who has these permissions only."""
+    """A client of a staff user with these permissions only."""
     user = User.objects.create_user("staff", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client = Client()
@@ -100,7 +100,7 @@ def test_several_are_made_side_by_side_and_without_a_connection(
 
     brush.will(together, together)
     chosen = [str(image.pk), str(other.pk)]
-    page = admin_client.post(LIST, {"action": "make_again", "_selected_action": chosen})
+    page = admin_client.post(LIST, {"action": "generate_again", "_selected_action": chosen})
     confirm(admin_client, page["Location"])
     assert GeneratedImage.objects.filter(status=Status.READY).count() == 4
     assert held == [False, False]
@@ -109,7 +109,7 @@ def test_several_are_made_side_by_side_and_without_a_connection(
 def test_more_than_a_handful_is_refused_with_a_sentence(admin_client: Client, image: GeneratedImage) -> None:
     images = [generate_image(content_item_id="item", title="A title") for _ in range(MAX_AT_ONCE)]
     chosen = [str(one.pk) for one in [image, *images]]
-    page = admin_client.post(LIST, {"action": "make_again", "_selected_action": chosen}, follow=True)
+    page = admin_client.post(LIST, {"action": "generate_again", "_selected_action": chosen}, follow=True)
     assert "At most 5 images can be made again at once." in page.text
     assert admin_client.get(again_address(chosen)).status_code == 404
 
@@ -121,40 +121,22 @@ def test_a_host_that_opens_a_transaction_for_each_request_can_use_it(
     assert "Made again:" in confirm(admin_client, again_address([image.pk])).text
 
 
-def test_who_may_only_look_spends_nothing(image: GeneratedImage, brush: Brush) -> None:
+def test_a_user_who_may_only_view_spends_nothing(image: GeneratedImage, brush: Brush) -> None:
     client = client_with("view_generatedimage", "delete_generatedimage")
     address = again_address([image.pk])
     assert client.get(address).status_code == 403
     assert client.post(address, {"token": "0" * 32}).status_code == 403
-    assert "make_again" not in client.get(LIST).text
+    assert "generate_again" not in client.get(LIST).text
     assert "Make again" not in client.get(reverse("admin:images_generatedimage_change", args=[image.pk])).text
     assert len(brush.requests) == 1
 
 
-def test_who_may_add_images_may_make_them_again(image: GeneratedImage) -> None:
+def test_a_user_who_may_add_images_may_make_them_again(image: GeneratedImage) -> None:
     client = client_with("view_generatedimage", "add_generatedimage")
     assert "Made again:" in confirm(client, again_address([image.pk])).text
 
 
 @pytest.mark.parametrize("ids", ["", "x", ",", "00000000-0000-4000-8000-000000000000"])
-def test_what_is_not_there_is_not_made(admin_client: Client, ids: str) -> None:
+def test_unknown_images_are_not_made(admin_client: Client, ids: str) -> None:
     address = f"{reverse('admin:images_generatedimage_again')}?{urlencode({'ids': ids})}"
     assert admin_client.get(address).status_code == 404
-
-
-def test_the_gallery_keeps_search_filters_and_actions(
-    admin_client: Client, image: GeneratedImage, brush: Brush
-) -> None:
-    brush.will(ProviderTimeout())
-    with pytest.raises(ProviderTimeout):
-        generate_image(content_item_id="item", title="<b>Another</b>")
-    gallery = reverse("admin:images_generatedimage_gallery")
-    page = admin_client.get(gallery, {"content_item_id": "item"})
-    assert [tile.image.title for tile in page.context["cl"].tiles] == ["<b>Another</b>", "A title"]
-    assert "no answer in time (provider_timeout)" in page.text
-    assert "<b>Another" not in page.text
-    assert page.text.count("/preview/") == 1
-    assert admin_client.get(gallery, {"content_item_id": "other"}).context["cl"].tiles == []
-    chosen = {"action": "delete_selected", "_selected_action": [str(image.pk)], "post": "yes"}
-    assert admin_client.post(gallery, chosen).status_code == 302
-    assert not GeneratedImage.objects.filter(pk=image.pk).exists()

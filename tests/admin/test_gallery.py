@@ -1,4 +1,4 @@
-"""The admin's previews: small, for the admin alone, and safe whatever lies on the disk."""
+"""The gallery, and its previews: small, for the admin alone, and safe whatever is on the disk."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import zlib
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.test import Client
 from django.urls import reverse
 from PIL import Image
 from pytest_django import Settings
 
-from images.admin import gallery as previews
+from images.admin import gallery
+from images.exceptions import ProviderTimeout
 from images.models import GeneratedImage, Status, image_storage
-from tests.fakes.painters import png
+from images.services import generate_image
+from tests.fakes.painters import Brush, png
 
 pytestmark = pytest.mark.django_db
+
+GALLERY = reverse("admin:images_generatedimage_gallery")
 
 
 def stored(data: bytes, extension: str = "png") -> GeneratedImage:
@@ -74,7 +79,7 @@ def test_a_preview_that_the_browser_has_is_not_made_again(admin_client: Client) 
     assert (response.status_code, response.content) == (304, b"")
 
 
-def test_previews_are_for_those_who_may_view_images(client: Client) -> None:
+def test_previews_need_a_user_who_may_view_images(client: Client) -> None:
     response = client.get(address(stored(png())))
     assert response.status_code == 302
     assert response["Location"].startswith(reverse("admin:login"))
@@ -101,7 +106,7 @@ def test_there_is_no_preview_of_what_does_not_exist(admin_client: Client) -> Non
      encoded("GIF", "P"), encoded("TIFF"), declared(100_000, 100_000), declared(2**31 - 1, 2**31 - 1)],
     ids=["empty", "svg", "cut png", "cut jpeg", "cut webp", "gif", "tiff", "huge", "largest"],
 )  # fmt: skip
-def test_a_file_that_is_no_whole_image_or_a_bomb_has_no_preview(admin_client: Client, data: bytes) -> None:
+def test_a_broken_file_or_a_decompression_bomb_has_no_preview(admin_client: Client, data: bytes) -> None:
     assert admin_client.get(address(stored(data))).status_code == 404
 
 
@@ -124,9 +129,9 @@ def test_without_pillow_the_picture_itself_is_shown(admin_client: Client, monkey
 
 
 def test_no_more_than_two_are_made_at_once(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(previews, "PATIENCE", 0)
+    monkeypatch.setattr(gallery, "PATIENCE", 0)
     url = address(stored(png()))
-    with previews._turns, previews._turns:
+    with gallery._turns, gallery._turns:
         busy = admin_client.get(url)
     assert (busy.status_code, busy.has_header("Retry-After"), busy.has_header("ETag")) == (503, True, False)
     for _ in range(3):  # every turn was given back
@@ -136,3 +141,19 @@ def test_no_more_than_two_are_made_at_once(admin_client: Client, monkeypatch: py
 def test_turns_are_given_back_after_failures(admin_client: Client, media_root: Path) -> None:
     url = address(stored(b"broken"))
     assert [admin_client.get(url).status_code for _ in range(3)] == [404] * 3
+
+
+def test_the_gallery_keeps_search_filters_and_actions(admin_client: Client, user: User, brush: Brush) -> None:
+    image = generate_image(content_item_id="item", title="A title", user=user)
+    brush.will(ProviderTimeout())
+    with pytest.raises(ProviderTimeout):
+        generate_image(content_item_id="item", title="<b>Another</b>")
+    page = admin_client.get(GALLERY, {"content_item_id": "item"})
+    assert [tile.image.title for tile in page.context["cl"].tiles] == ["<b>Another</b>", "A title"]
+    assert "no answer in time (provider_timeout)" in page.text
+    assert "<b>Another" not in page.text
+    assert page.text.count("/preview/") == 1
+    assert admin_client.get(GALLERY, {"content_item_id": "other"}).context["cl"].tiles == []
+    chosen = {"action": "delete_selected", "_selected_action": [str(image.pk)], "post": "yes"}
+    assert admin_client.post(GALLERY, chosen).status_code == 302
+    assert not GeneratedImage.objects.filter(pk=image.pk).exists()

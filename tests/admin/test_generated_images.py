@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def page(image: GeneratedImage, name: str = "change") -> str:
 
 
 def client_with(*codenames: str) -> Client:
-    """A client of somebody on the staff who has these permissions only."""
+    """A client of a staff user with these permissions only."""
     user = User.objects.create_user("staff", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     client = Client()
@@ -68,7 +68,7 @@ def found(client: Client, **query: str) -> set[uuid.UUID]:
 # --- the list -------------------------------------------------------------------------------------------
 
 
-def test_the_list_shows_who_painted_what_how_large_and_how_long_it_took(admin_client: Client, user: User) -> None:
+def test_the_list_shows_provider_model_size_and_duration(admin_client: Client, user: User) -> None:
     image = make_image(file=png(), owner=user, provider="openai", model="gpt-x", duration_ms=8240, title="Sunrise")
     html = body(admin_client, LIST)
     size = f'{len(png())}\xa0bytes<span class="images-second-line">16 × 9</span>'
@@ -78,7 +78,7 @@ def test_the_list_shows_who_painted_what_how_large_and_how_long_it_took(admin_cl
     assert 'loading="lazy"' in html
 
 
-def test_a_failure_says_why_and_who_was_asked_in_the_list(admin_client: Client) -> None:
+def test_the_list_says_why_an_image_failed_and_which_providers_were_tried(admin_client: Client) -> None:
     attempts = [{"provider": "gemini", "code": "provider_timeout", "ms": 31_000}, "not one of ours"]
     make_image(error_code="provider_timeout", error_message="Too slow.", attempts=attempts)
     make_image(error_code="of_a_strangers_provider")
@@ -141,6 +141,30 @@ def test_the_list_costs_the_same_number_of_queries_for_any_number_of_rows(admin_
     assert not [sql for sql in many if '"description"' in sql or '"prompt"' in sql or '"usage"' in sql]
 
 
+def test_the_dates_to_choose_from_need_no_look_at_every_row(admin_client: Client) -> None:
+    day = datetime(2024, 2, 28, 12, tzinfo=UTC)
+    for created_at in (day, day + timedelta(days=2)):
+        make_image(created_at=created_at)
+
+    def choices(**query: str) -> list[str]:
+        with CaptureQueriesContext(connection) as context:
+            cl = admin_client.get(LIST, query).context["cl"]
+            offered = [link["title"] for link in cl.dates.get("choices", [])]
+        assert not [
+            sql["sql"] for sql in context.captured_queries if "DISTINCT" in sql["sql"] and "trunc" in sql["sql"]
+        ]
+        return offered
+
+    assert choices() == ["February 2024", "March 2024"]
+    assert choices(created_at__year="2024", created_at__month="2") == ["February 28", "February 29"]
+    assert choices(created_at__year="2024", created_at__month="3", created_at__day="1") == ["March 1"]
+    assert choices(created_at__day="31") == ["February 2024", "March 2024"]
+    make_image(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert choices() == ["2024", "2025", "2026"]
+    GeneratedImage.objects.all().delete()
+    assert choices() == []
+
+
 # --- the page of one image ------------------------------------------------------------------------------
 
 
@@ -154,13 +178,13 @@ def test_the_page_shows_picture_prompt_usage_attempts_and_error(admin_client: Cl
         "request_id": "req-7",
     }
     image = make_image(
-        file=png(), prompt="Paint a fox.", negative_prompt="text", style="cinematic", seed=4711, attempts=[attempt],
+        file=png(), prompt="Draw a fox.", negative_prompt="text", style="cinematic", seed=4711, attempts=[attempt],
         usage={"total_tokens": 1234}, error_code="provider_timeout", error_message="Too slow.",
     )  # fmt: skip
     html = body(admin_client, page(image))
     assert f'src="/media/{image.file.name}"' in html
     assert f'value="https://pics.example/media/{image.file.name}"' in html
-    for text in ("Paint a fox.", "cinematic", "4711", "total_tokens&quot;: 1234", "(provider_timeout): Too slow."):
+    for text in ("Draw a fox.", "cinematic", "4711", "total_tokens&quot;: 1234", "(provider_timeout): Too slow."):
         assert text in html
     for cell in ("gemini", "banana", "provider_timeout", "31000", "req-7"):
         assert f">{cell}</td>" in html
@@ -200,14 +224,14 @@ def test_the_style_sheet_is_a_file_and_nothing_is_inline(admin_client: Client) -
 # --- who may do what ------------------------------------------------------------------------------------
 
 
-def test_nobody_adds_or_changes_an_image(admin_client: Client) -> None:
+def test_images_cannot_be_added_or_changed(admin_client: Client) -> None:
     image = make_image(title="before")
     assert admin_client.get(reverse("admin:images_generatedimage_add")).status_code == 403
     assert admin_client.post(page(image), {"title": "after"}).status_code == 403
     assert 'name="title"' not in body(admin_client, page(image))
 
 
-def test_who_may_only_view_cannot_delete() -> None:
+def test_a_user_who_may_only_view_cannot_delete() -> None:
     client, image = client_with("view_generatedimage"), make_image(file=png())
     assert "delete_selected" not in body(client, LIST)
     assert page(image, "delete") not in body(client, page(image))
@@ -275,7 +299,7 @@ def test_more_than_can_be_deleted_in_one_request_is_refused_with_a_sentence(
 
 def test_receivers_of_a_bulk_delete_get_whole_rows(admin_client: Client) -> None:
     """A deferred column of a row that is gone could not be read any more."""
-    image = make_image(prompt="Paint a fox.")
+    image = make_image(prompt="Draw a fox.")
     choice = {"action": "delete_selected", "_selected_action": [str(image.pk)]}
     [listed] = admin_client.get(LIST).context["cl"].result_list
     [chosen] = admin_client.post(LIST, choice).context["queryset"]
