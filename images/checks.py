@@ -23,7 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.utils.module_loading import import_string
 
-from .conf import DEFAULTS, Network, Settings, conf
+from .conf import SETTINGS, Network, conf
 from .models import image_storage
 from .providers import get_provider
 from .providers.calendar import utc_today
@@ -55,13 +55,13 @@ _WIDEST_PUBLIC = {4: 16, 6: 32}
 
 @register(TAG)
 def check_keys(**_: Any) -> list[CheckMessage]:
-    """Every key of `settings.IMAGES` is one that the app reads."""
+    """Every key of `settings.IMAGES` is the name of a setting."""
     host = getattr(settings, "IMAGES", None) or {}
     if not isinstance(host, Mapping):
         return [
             Error("IMAGES must be a dictionary.", hint='For example: IMAGES = {"PROVIDER": "gemini"}', id=UNKNOWN_KEY)
         ]
-    messages = [_unknown_key(f'IMAGES["{key}"]', key, DEFAULTS) for key in host if key not in DEFAULTS]
+    messages = [_unknown_key(f'IMAGES["{key}"]', key, SETTINGS) for key in host if key not in SETTINGS]
     providers = host.get("PROVIDERS")
     for alias, entry in providers.items() if isinstance(providers, Mapping) else ():
         known = ("BACKEND", "OPTIONS")
@@ -88,8 +88,8 @@ def check_values(**_: Any) -> list[CheckMessage]:
     """Every setting has a value that can be used."""
     if not isinstance(getattr(settings, "IMAGES", None) or {}, Mapping):
         return []  # check_keys has said so
-    names = [name for name, member in vars(Settings).items() if isinstance(member, property)]
-    # A value that two properties read would be reported twice: dict.fromkeys keeps the first.
+    names = [*(setting.attribute for setting in SETTINGS.values()), "provider_backends"]
+    # A value that two attributes read would be reported twice: dict.fromkeys keeps the first.
     return [
         Error(problem, hint="Correct the value, or remove it to use the default.", id=UNUSABLE_VALUE)
         for problem in dict.fromkeys(filter(None, map(_problem, names)))
@@ -97,14 +97,11 @@ def check_values(**_: Any) -> list[CheckMessage]:
 
 
 def _problem(name: str) -> str:
-    """What is wrong with the value of a property of `conf`, or ""."""
+    """What is wrong with the value of an attribute of `conf`, or ""."""
     try:
         getattr(conf, name)
     except ImproperlyConfigured as err:
         return str(err)
-    except (AttributeError, TypeError, ValueError):  # the error's own text may hold the value, and that a key
-        key = {"providers": "PROVIDER", "provider_backends": "PROVIDERS"}.get(name, name.upper())
-        return f"{conf.spelling(key)} holds a value of the wrong type."
     return ""
 
 
@@ -177,7 +174,9 @@ def check_prompt_builder(**_: Any) -> list[CheckMessage]:
     try:
         get_prompt_builder()
     except ImproperlyConfigured as err:
-        hint = f'Give the dotted path of a class, or remove the setting to use "{DEFAULTS["PROMPT_BUILDER"]}".'
+        hint = (
+            f'Give the dotted path of a class, or remove the setting to use "{SETTINGS["PROMPT_BUILDER"].default}".'
+        )
         return [Error(str(err), hint=hint, id=PROMPT_BUILDER_BROKEN)]
     return []
 

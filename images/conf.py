@@ -1,179 +1,349 @@
-"""The app's settings, read at the moment of use.
+"""The app's settings. Each is declared once, in `Settings`, and read at the moment of use.
 
-Each setting is looked up in `settings.IMAGES` first, then in the environment under its contract name, and has
-a default. Nothing is cached, so `override_settings` works and a test may change the environment.
-An environment variable that is set to nothing counts as unset.
+A value is looked up in `settings.IMAGES` first, then in the environment, and has a default. Nothing is cached, so
+`override_settings` works and a test may change the environment. An environment variable that is set to nothing counts
+as unset.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-#: Setting -> environment variables that hold it, the first that is set wins.
-ENVIRONMENT: dict[str, tuple[str, ...]] = {
-    "PROVIDER": ("IMAGE_PROVIDER",),
-    "OPENAI_API_KEY": ("OPENAI_API_KEY",),
-    "OPENAI_IMAGE_MODEL": ("OPENAI_IMAGE_MODEL",),
-    "OPENAI_BASE_URL": ("OPENAI_BASE_URL",),
-    "OPENAI_IMAGE_QUALITY": ("OPENAI_IMAGE_QUALITY",),
-    "OPENAI_IMAGE_SIZE": ("OPENAI_IMAGE_SIZE",),
-    "OPENAI_IMAGE_OUTPUT_FORMAT": ("OPENAI_IMAGE_OUTPUT_FORMAT",),
-    "GEMINI_API_KEY": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    "GEMINI_IMAGE_MODEL": ("GEMINI_IMAGE_MODEL",),
-    "GEMINI_API_BASE_URL": ("GEMINI_API_BASE_URL",),
-    "GEMINI_IMAGE_SIZE": ("GEMINI_IMAGE_SIZE",),
-    "PUBLIC_URL": ("PUBLIC_URL",),
-    "DEADLINE": ("IMAGE_DEADLINE",),
-    "MAX_CONCURRENCY": ("IMAGE_MAX_CONCURRENCY",),
-    "TRUSTED_NETWORKS": ("IMAGE_TRUSTED_NETWORKS",),
-    "FETCH_ALLOWED_HOSTS": ("IMAGE_FETCH_ALLOWED_HOSTS",),
-    "FAILOVER_AFTER_BILLING": ("IMAGE_FAILOVER_AFTER_BILLING",),
-    "IDEMPOTENCY_TTL": ("IMAGE_IDEMPOTENCY_TTL",),
-    "QUEUE_TIMEOUT": ("IMAGE_QUEUE_TIMEOUT",),
-    "RUN_ON_WORKERS": ("IMAGE_RUN_ON_WORKERS",),
-    "RETRY_LOST": ("IMAGE_RETRY_LOST",),
-    "METRICS": ("IMAGE_METRICS",),
-    "MIN_FREE_BYTES": ("IMAGE_MIN_FREE_BYTES",),
-    "MEDIA_CACHE_CONTROL": ("IMAGE_MEDIA_CACHE_CONTROL",),
-    "MEDIA_DELIVERY": ("IMAGE_MEDIA_DELIVERY",),
-    "MEDIA_ACCEL_PREFIX": ("IMAGE_MEDIA_ACCEL_PREFIX",),
-}
-
-DEFAULTS: dict[str, Any] = {
-    "PROVIDER": "gemini",
-    "PROVIDERS": {},
-    "OPENAI_API_KEY": "",
-    "OPENAI_IMAGE_MODEL": "gpt-image-2.6-flare",
-    "OPENAI_BASE_URL": "",
-    "OPENAI_IMAGE_QUALITY": "",
-    "OPENAI_IMAGE_SIZE": "",
-    "OPENAI_IMAGE_OUTPUT_FORMAT": "",
-    "GEMINI_API_KEY": "",
-    "GEMINI_IMAGE_MODEL": "gemini-nano-banana-2.1",
-    "GEMINI_API_BASE_URL": "",
-    "GEMINI_IMAGE_SIZE": "",
-    "PUBLIC_URL": "",
-    "DEADLINE": 90.0,
-    "MAX_CONCURRENCY": 100,
-    "TRUSTED_NETWORKS": (),
-    "FETCH_ALLOWED_HOSTS": (),
-    "FAILOVER_AFTER_BILLING": True,
-    "IDEMPOTENCY_TTL": 24 * 3600.0,
-    "QUEUE": "",
-    "QUEUE_TIMEOUT": 900.0,
-    "RUN_ON_WORKERS": False,
-    "RETRY_LOST": False,
-    "METRICS": False,
-    "MIN_FREE_BYTES": 64 * 1024 * 1024,
-    "MEDIA_CACHE_CONTROL": "no-cache",
-    "MEDIA_DELIVERY": "stream",
-    "MEDIA_ACCEL_PREFIX": "/protected-media/",
-    "MAX_IMAGE_BYTES": 30 * 1024 * 1024,
-    "MAX_IMAGE_PIXELS": 50_000_000,
-    "MAX_BODY_BYTES": 2 * 1024 * 1024,
-    "PROMPT_BUILDER": "images.services.prompts.PromptBuilder",
-    "STORAGE": "default",
-}
 
 #: Names of queues that need no dotted path.
 QUEUES = {"celery": "images.tasks.enqueue"}
-#: How the bytes of a picture reach the browser.
-DELIVERIES = ("stream", "redirect", "accel")
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
+# --- Types of values ------------------------------------------------------------------------------------------
+
+
+class InvalidValue(ValueError):
+    """A value cannot be used. The message continues a sentence that begins with the setting's name.
+
+    It does not repeat the value, which may be a secret or hold one.
+    """
+
+
+def text(value: Any) -> str:
+    """Any text; `None` is none."""
+    return "" if value is None else str(value)
+
+
+def flag(value: Any) -> bool:
+    """A boolean, or one of the usual words for it, in any case."""
+    word = str(value).strip().lower()
+    if not isinstance(value, bool) and word not in _TRUE | _FALSE:
+        raise InvalidValue("must be true or false.")
+    return value if isinstance(value, bool) else word in _TRUE
+
+
+def number(minimum: float) -> Callable[[Any], float]:
+    """A finite number of at least `minimum`."""
+
+    def parse(value: Any) -> float:
+        try:
+            found = float(value)
+        except (TypeError, ValueError) as err:
+            raise InvalidValue("must be a number.") from err
+        if not minimum <= found < float("inf"):
+            raise InvalidValue(f"must be a number of at least {minimum:g}.")
+        return found
+
+    return parse
+
+
+def whole(minimum: int) -> Callable[[Any], int]:
+    """A whole number of at least `minimum`; what is behind a decimal point is cut off."""
+    parse = number(minimum)
+    return lambda value: int(parse(value))
+
+
+def listed(value: Any) -> tuple[str, ...]:
+    """A list of texts, or one text with commas; without empty ones."""
+    if not isinstance(value, str | list | tuple | set):
+        raise InvalidValue("must be a list, or a text with commas.")
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(word for part in parts if (word := str(part).strip()))
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    """One of a few words."""
+
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise InvalidValue(f"must be one of: {', '.join(choices)}.")
+        return str(value)
+
+    return parse
+
+
+def _aliases(value: Any) -> tuple[str, ...]:
+    names = listed(value)
+    if not names:
+        raise InvalidValue("names no provider.")
+    return tuple(dict.fromkeys(names))
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    return tuple(host.lower() for host in listed(value))
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    found = []
+    for word in listed(value):
+        try:
+            found.append(ipaddress.ip_network(word))
+        except ValueError as err:
+            raise InvalidValue(f"must list networks, for example 10.1.0.0/16, and {word!r} is not one.") from err
+    return tuple(found)
+
+
+def _public_url(value: Any) -> str:
+    url = text(value).rstrip("/")
+    return f"https://{url}" if url and "://" not in url else url
+
+
+def _prefix(value: Any) -> str:
+    prefix = text(value)
+    if not prefix.startswith("/") or not prefix.endswith("/"):
+        raise InvalidValue("must begin and end with a slash.")
+    return prefix
+
+
+def _queue(value: Any) -> str:
+    name = text(value).strip()
+    return QUEUES.get(name, name)
+
+
+def _dictionary(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidValue("must be a dictionary.")
+    return value
+
+
+# --- What a setting is ----------------------------------------------------------------------------------------
+
+
+class Setting(Generic[T]):
+    """The declaration of a setting; an attribute of `conf`, where it is the setting's value.
+
+    The documentation's tables and the system checks follow from it.
+
+    Args:
+        env: The environment variables that hold it, with spaces between them; the first that is set counts.
+        default: As an operator would write it.
+        parse: Makes a configured value, or the default, one of the setting's type. Raises `InvalidValue`.
+        type: What the documentation calls its type.
+        help: What it says, in a few words.
+        key: Its key in `IMAGES`; by default the attribute's name in capitals.
+        check: Called with `conf` and the value: what is wrong with it beside other settings, or "".
+    """
+
+    def __init__(
+        self,
+        env: str,
+        default: Any,
+        parse: Callable[[Any], T],
+        type: str,
+        help: str,
+        *,
+        key: str = "",
+        check: Callable[[Settings, T], str] = lambda conf, value: "",
+    ) -> None:
+        self.variables, self.default, self.parse = tuple(env.split()), default, parse
+        self.type, self.help, self.key, self.check = type, help, key, check
+        self.attribute = ""
+
+    def __set_name__(self, owner: type[Settings], name: str) -> None:
+        self.attribute, self.key = name, self.key or name.upper()
+        SETTINGS[self.key] = self
+
+    @overload
+    def __get__(self, instance: None, owner: type[Settings]) -> Setting[T]: ...
+    @overload
+    def __get__(self, instance: Settings, owner: type[Settings]) -> T: ...
+    def __get__(self, instance: Settings | None, owner: type[Settings]) -> Setting[T] | T:
+        return self if instance is None else self.value(instance)
+
+    @property
+    def spelling(self) -> str:
+        """How an operator writes it: its environment variable, or its key in IMAGES."""
+        return self.variables[0] if self.variables else f'IMAGES["{self.key}"]'
+
+    def value(self, conf: Settings) -> T:
+        """What it is set to.
+
+        Raises:
+            ImproperlyConfigured: It cannot be used; one sentence that names the setting.
+        """
+        try:
+            value = self.parse(self._configured())
+            problem = self.check(conf, value)
+        except InvalidValue as err:
+            raise ImproperlyConfigured(f"{self.spelling} {err}") from err
+        except (AttributeError, TypeError, ValueError) as err:  # its own text may hold the value, and that a key
+            raise ImproperlyConfigured(f"{self.spelling} holds a value of the wrong type.") from err
+        if problem:
+            raise ImproperlyConfigured(f"{self.spelling} {problem}")
+        return value
+
+    def _configured(self) -> Any:
+        host = getattr(settings, "IMAGES", None)
+        if isinstance(host, Mapping) and self.key in host:
+            return host[self.key]
+        values = (os.environ.get(variable, "").strip() for variable in self.variables)
+        return next(filter(None, values), self.default)
+
+
+#: Every setting by its key in `IMAGES`, in the order of the documentation.
+SETTINGS: dict[str, Setting[Any]] = {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProviderBackend:
-    """Where a provider's class is, and its options. The options may hold a key: they stay out of `repr`."""
+    """A provider's class, as a dotted path, and its options. The options may hold a key: they stay out of `repr`."""
 
     path: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def _backend(alias: str, entry: Any, builtin: ProviderBackend | None) -> ProviderBackend:
-    entry = {"BACKEND": entry} if isinstance(entry, str) else entry
-    options = (entry.get("OPTIONS") or {}) if isinstance(entry, Mapping) else None
-    if not isinstance(options, Mapping):
-        raise ImproperlyConfigured(
-            f'IMAGES["PROVIDERS"]["{alias}"] must be a dotted path or {{"BACKEND", "OPTIONS"}}.'
-        )
-    path = entry.get("BACKEND") or (builtin.path if builtin else "")
-    if not path:
-        raise ImproperlyConfigured(f'IMAGES["PROVIDERS"]["{alias}"] has no "BACKEND".')
-    inherited = builtin.options if builtin and builtin.path == path else {}
-    return ProviderBackend(path=path, options={**inherited, **options})
+# --- The settings ---------------------------------------------------------------------------------------------
+
+
+def _needs_a_queue(conf: Settings, on: bool) -> str:
+    return 'needs a queue: set IMAGES["QUEUE"] (CELERY_BROKER_URL).' if on and not conf.queue else ""
 
 
 class Settings:
     """Typed access to every setting. Use the module's `conf`.
 
-    Every property raises `django.core.exceptions.ImproperlyConfigured` where the configured value cannot work.
+    Every attribute raises `django.core.exceptions.ImproperlyConfigured` if the configured value cannot be used.
     """
 
-    # --- how a value is found -----------------------------------------------------------------------------
+    # Providers
 
-    def _get(self, name: str) -> Any:
-        host = getattr(settings, "IMAGES", None) or {}
-        if name in host:
-            return host[name]
-        for variable in ENVIRONMENT.get(name, ()):
-            if value := os.environ.get(variable, "").strip():
-                return value
-        return DEFAULTS[name]
+    providers = Setting(
+        "IMAGE_PROVIDER",
+        "gemini",
+        _aliases,
+        "list of names",
+        "which provider makes the images; several in order of preference",
+        key="PROVIDER",
+    )
+    provider_entries = Setting(
+        "", {}, _dictionary, "dictionary", "providers of your own, and options of the built-in ones", key="PROVIDERS"
+    )
+    gemini_api_key = Setting("GEMINI_API_KEY GOOGLE_API_KEY", "", text, "text", "Google's key")
+    gemini_image_model = Setting("GEMINI_IMAGE_MODEL", "gemini-nano-banana-2.1", text, "text", "Google's model")
+    gemini_image_size = Setting("GEMINI_IMAGE_SIZE", "", text, "text", "`1K`, `2K`, …")
+    gemini_api_base_url = Setting("GEMINI_API_BASE_URL", "", text, "address", "a server other than Google's own")
+    openai_api_key = Setting("OPENAI_API_KEY", "", text, "text", "OpenAI's key")
+    openai_image_model = Setting("OPENAI_IMAGE_MODEL", "gpt-image-2.6-flare", text, "text", "OpenAI's model")
+    openai_image_quality = Setting("OPENAI_IMAGE_QUALITY", "", text, "text", "quality, and with it price and speed")
+    openai_image_size = Setting("OPENAI_IMAGE_SIZE", "", text, "`WIDTHxHEIGHT`", "one size for all images")
+    openai_image_output_format = Setting("OPENAI_IMAGE_OUTPUT_FORMAT", "", text, "text", "`png`, `webp` or `jpeg`")
+    openai_base_url = Setting("OPENAI_BASE_URL", "", text, "address", "an OpenAI-compatible server")
+    fetch_allowed_hosts = Setting(
+        "IMAGE_FETCH_ALLOWED_HOSTS",
+        (),
+        _hosts,
+        "list of host names",
+        "hosts inside your network that such a server's addresses may name",
+    )
+    failover_after_billing = Setting(
+        "IMAGE_FAILOVER_AFTER_BILLING",
+        True,
+        flag,
+        "flag",
+        "whether the next provider is asked after the first may have charged",
+    )
 
-    def _text(self, name: str) -> str:
-        value = self._get(name)
-        return "" if value is None else str(value)
+    # Limits
 
-    def _number(self, name: str, minimum: float) -> float:
-        value = self._get(name)
-        try:
-            number = float(value)
-        except (TypeError, ValueError) as err:
-            raise ImproperlyConfigured(f"{self.spelling(name)} must be a number, not {value!r}.") from err
-        if not minimum <= number < float("inf"):
-            raise ImproperlyConfigured(f"{self.spelling(name)} must be at least {minimum:g}, not {value!r}.")
-        return number
+    deadline = Setting(
+        "IMAGE_DEADLINE", 90, number(1), "seconds", "how long a generation may take, all attempts together"
+    )
+    max_concurrency = Setting(
+        "IMAGE_MAX_CONCURRENCY", 100, whole(1), "number", "the most generations at once in a process"
+    )
+    idempotency_ttl = Setting(
+        "IMAGE_IDEMPOTENCY_TTL", 24 * 3600, number(0), "seconds", "how long an idempotency key counts"
+    )
+    min_free_bytes = Setting(
+        "IMAGE_MIN_FREE_BYTES",
+        64 * 1024 * 1024,
+        whole(0),
+        "bytes",
+        "free disk space below which no provider is asked",
+    )
+    max_image_bytes = Setting("", 30 * 1024 * 1024, whole(1024), "bytes", "the largest file accepted from a provider")
+    max_image_pixels = Setting(
+        "", 50_000_000, whole(1), "pixels, width times height", "the largest picture accepted from a provider"
+    )
+    max_body_bytes = Setting("", 2 * 1024 * 1024, whole(1024), "bytes", "the largest request body")
 
-    def _flag(self, name: str) -> bool:
-        value = self._get(name)
-        text = str(value).strip().lower()
-        if isinstance(value, bool) or text in _TRUE | _FALSE:
-            return value if isinstance(value, bool) else text in _TRUE
-        raise ImproperlyConfigured(f"{self.spelling(name)} must be true or false, not {value!r}.")
+    # The queue
 
-    def _names(self, name: str) -> tuple[str, ...]:
-        """A list of texts, or one text with commas."""
-        value = self._get(name)
-        if not isinstance(value, (str, list, tuple, set)):
-            raise ImproperlyConfigured(f"{self.spelling(name)} must be a list or a text with commas, not {value!r}.")
-        parts = value.split(",") if isinstance(value, str) else value
-        return tuple(text for part in parts if (text := str(part).strip()))
+    queue = Setting("", "", _queue, "`celery`, or a dotted path", "hands generations to workers")
+    queue_timeout = Setting(
+        "IMAGE_QUEUE_TIMEOUT", 900, number(1), "seconds", "how long a request may wait for a worker"
+    )
+    run_on_workers = Setting(
+        "IMAGE_RUN_ON_WORKERS", False, flag, "flag", "whether every generation runs on a worker", check=_needs_a_queue
+    )
+    retry_lost = Setting(
+        "IMAGE_RETRY_LOST",
+        False,
+        flag,
+        "flag",
+        "whether what a killed worker lost is made again, though its provider may bill twice",
+    )
+    metrics = Setting("IMAGE_METRICS", False, flag, "flag", "metrics for Prometheus")
 
-    @staticmethod
-    def spelling(name: str) -> str:
-        """How an operator writes the setting: its environment variable, or its key in IMAGES."""
-        return ENVIRONMENT[name][0] if name in ENVIRONMENT else f'IMAGES["{name}"]'
+    # Addresses, callers, files
 
-    # --- providers ----------------------------------------------------------------------------------------
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """The aliases to try, in order of preference."""
-        names = self._names("PROVIDER")
-        if not names:
-            raise ImproperlyConfigured("IMAGE_PROVIDER names no provider.")
-        return tuple(dict.fromkeys(names))
+    public_url = Setting(
+        "PUBLIC_URL", "", _public_url, "address", "the address under which the world sees this service"
+    )
+    trusted_networks = Setting(
+        "IMAGE_TRUSTED_NETWORKS", (), _networks, "list of CIDRs", "networks whose callers need no credentials"
+    )
+    media_cache_control = Setting(
+        "IMAGE_MEDIA_CACHE_CONTROL",
+        "no-cache",
+        text,
+        "header value",
+        "how long browsers may keep a picture without asking again",
+    )
+    media_delivery = Setting(
+        "IMAGE_MEDIA_DELIVERY",
+        "stream",
+        one_of("stream", "redirect", "accel"),
+        "`stream`, `redirect` or `accel`",
+        "what sends the bytes: this server, the storage, or nginx",
+    )
+    media_accel_prefix = Setting(
+        "IMAGE_MEDIA_ACCEL_PREFIX",
+        "/protected-media/",
+        _prefix,
+        "path with slashes around it",
+        "the location under which nginx finds the files",
+    )
+    storage = Setting("", "default", text, "alias", "where the files are kept: an alias of Django's `STORAGES`")
+    prompt_builder = Setting(
+        "", "images.services.prompts.PromptBuilder", text, "dotted path", "the class that makes the prompt"
+    )
 
     @property
     def provider_backends(self) -> dict[str, ProviderBackend]:
@@ -183,29 +353,26 @@ class Settings:
         `BACKEND` may be left out, and its `OPTIONS` are laid over those from the environment.
         """
         backends = self._builtin_backends()
-        configured = self._get("PROVIDERS")
-        if not isinstance(configured, Mapping):
-            raise ImproperlyConfigured('IMAGES["PROVIDERS"] must be a dictionary.')
-        for alias, entry in configured.items():
+        for alias, entry in self.provider_entries.items():
             backends[alias] = _backend(alias, entry, backends.get(alias))
         return backends
 
     def _builtin_backends(self) -> dict[str, ProviderBackend]:
         openai = {
-            "api_key": self._text("OPENAI_API_KEY"),
-            "model": self._text("OPENAI_IMAGE_MODEL"),
-            "base_url": self._text("OPENAI_BASE_URL"),
-            "quality": self._text("OPENAI_IMAGE_QUALITY"),
-            "size": self._text("OPENAI_IMAGE_SIZE"),
-            "output_format": self._text("OPENAI_IMAGE_OUTPUT_FORMAT"),
+            "api_key": self.openai_api_key,
+            "model": self.openai_image_model,
+            "base_url": self.openai_base_url,
+            "quality": self.openai_image_quality,
+            "size": self.openai_image_size,
+            "output_format": self.openai_image_output_format,
             "fetch_allowed_hosts": self.fetch_allowed_hosts,
             "max_image_bytes": self.max_image_bytes,
         }
         gemini = {
-            "api_key": self._text("GEMINI_API_KEY"),
-            "model": self._text("GEMINI_IMAGE_MODEL"),
-            "base_url": self._text("GEMINI_API_BASE_URL"),
-            "image_size": self._text("GEMINI_IMAGE_SIZE"),
+            "api_key": self.gemini_api_key,
+            "model": self.gemini_image_model,
+            "base_url": self.gemini_api_base_url,
+            "image_size": self.gemini_image_size,
             "max_image_bytes": self.max_image_bytes,
         }
         return {
@@ -214,132 +381,24 @@ class Settings:
             "placeholder": ProviderBackend(path="images.providers.placeholder.PlaceholderProvider"),
         }
 
-    @property
-    def fetch_allowed_hosts(self) -> tuple[str, ...]:
-        """Hosts from which an image may be fetched over plain http or from a private address."""
-        return tuple(host.lower() for host in self._names("FETCH_ALLOWED_HOSTS"))
+    @staticmethod
+    def spelling(key: str) -> str:
+        """How an operator writes the setting with this key: its environment variable, or its key in IMAGES."""
+        return SETTINGS[key].spelling
 
-    @property
-    def failover_after_billing(self) -> bool:
-        """Whether the next provider is asked where the one before may have charged."""
-        return self._flag("FAILOVER_AFTER_BILLING")
 
-    @property
-    def deadline(self) -> float:
-        """Seconds a generation may take over all its attempts."""
-        return self._number("DEADLINE", 1)
-
-    @property
-    def idempotency_ttl(self) -> float:
-        """Seconds for which an idempotency key stands for the image it made."""
-        return self._number("IDEMPOTENCY_TTL", 0)
-
-    @property
-    def max_concurrency(self) -> int:
-        """The most generations under way at once in one process."""
-        return int(self._number("MAX_CONCURRENCY", 1))
-
-    @property
-    def prompt_builder(self) -> str:
-        """The dotted path of the prompt builder's class."""
-        return self._text("PROMPT_BUILDER")
-
-    # --- the queue ----------------------------------------------------------------------------------------
-
-    @property
-    def queue(self) -> str:
-        """The dotted path of the function that puts an image's id into the queue, or "" where there is no queue."""
-        name = self._text("QUEUE").strip()
-        return QUEUES.get(name, name)
-
-    @property
-    def queue_timeout(self) -> float:
-        """Seconds a request may wait in the queue for a worker; afterwards it has failed."""
-        return self._number("QUEUE_TIMEOUT", 1)
-
-    @property
-    def run_on_workers(self) -> bool:
-        """Whether every generation runs on the queue's workers while its caller waits."""
-        wanted = self._flag("RUN_ON_WORKERS")
-        if wanted and not self.queue:
-            raise ImproperlyConfigured('IMAGE_RUN_ON_WORKERS needs a queue: set IMAGES["QUEUE"] (CELERY_BROKER_URL).')
-        return wanted
-
-    @property
-    def retry_lost(self) -> bool:
-        """Whether a generation whose worker was killed is made again, though its provider may bill twice."""
-        return self._flag("RETRY_LOST")
-
-    @property
-    def metrics(self) -> bool:
-        """Whether metrics for Prometheus are kept; read once, when the app is ready."""
-        return self._flag("METRICS")
-
-    # --- files and addresses ------------------------------------------------------------------------------
-
-    @property
-    def storage(self) -> str:
-        """The alias in Django's `STORAGES` under which image files live."""
-        return self._text("STORAGE")
-
-    @property
-    def public_url(self) -> str:
-        """The address under which the world sees this service, without a trailing slash, or ""."""
-        value = self._text("PUBLIC_URL").rstrip("/")
-        if value and "://" not in value:
-            value = f"https://{value}"
-        return value
-
-    @property
-    def media_cache_control(self) -> str:
-        """The `Cache-Control` of served images."""
-        return self._text("MEDIA_CACHE_CONTROL")
-
-    @property
-    def media_delivery(self) -> str:
-        """How pictures are sent: `stream`, `redirect` (to the storage's own signed address) or `accel` (by nginx)."""
-        value = self._text("MEDIA_DELIVERY")
-        if value not in DELIVERIES:
-            raise ImproperlyConfigured(f"IMAGE_MEDIA_DELIVERY must be one of {', '.join(DELIVERIES)}, not {value!r}.")
-        return value
-
-    @property
-    def media_accel_prefix(self) -> str:
-        """The internal nginx location under which `accel` finds the media root, with slashes around it."""
-        value = self._text("MEDIA_ACCEL_PREFIX")
-        if not value.startswith("/") or not value.endswith("/"):
-            raise ImproperlyConfigured("IMAGE_MEDIA_ACCEL_PREFIX must begin and end with a slash.")
-        return value
-
-    @property
-    def min_free_bytes(self) -> int:
-        """Free disk space in bytes below which no provider is asked."""
-        return int(self._number("MIN_FREE_BYTES", 0))
-
-    @property
-    def max_image_bytes(self) -> int:
-        """The largest image file accepted from a provider, in bytes."""
-        return int(self._number("MAX_IMAGE_BYTES", 1024))
-
-    @property
-    def max_image_pixels(self) -> int:
-        """The largest image accepted from a provider, in pixels."""
-        return int(self._number("MAX_IMAGE_PIXELS", 1))
-
-    # --- callers ------------------------------------------------------------------------------------------
-
-    @property
-    def max_body_bytes(self) -> int:
-        """The largest request body the API reads, in bytes."""
-        return int(self._number("MAX_BODY_BYTES", 1024))
-
-    @property
-    def trusted_networks(self) -> tuple[Network, ...]:
-        """Networks whose callers need no credentials."""
-        try:
-            return tuple(ipaddress.ip_network(text) for text in self._names("TRUSTED_NETWORKS"))
-        except ValueError as err:
-            raise ImproperlyConfigured(f"IMAGE_TRUSTED_NETWORKS holds no valid CIDR: {err}") from err
+def _backend(alias: str, entry: Any, builtin: ProviderBackend | None) -> ProviderBackend:
+    entry = {"BACKEND": entry} if isinstance(entry, str) else entry
+    options = (entry.get("OPTIONS") or {}) if isinstance(entry, Mapping) else None
+    if not isinstance(options, Mapping):
+        raise ImproperlyConfigured(
+            f'IMAGES["PROVIDERS"]["{alias}"] must be a dotted path or {{"BACKEND": ..., "OPTIONS": {{...}}}}.'
+        )
+    path = entry.get("BACKEND") or (builtin.path if builtin else "")
+    if not path:
+        raise ImproperlyConfigured(f'IMAGES["PROVIDERS"]["{alias}"] has no "BACKEND".')
+    inherited = builtin.options if builtin and builtin.path == path else {}
+    return ProviderBackend(path=path, options={**inherited, **options})
 
 
 conf = Settings()

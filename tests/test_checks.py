@@ -287,7 +287,7 @@ def test_the_checks_ask_no_database_and_no_network(settings: Settings) -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", ["no.such.module", "images.tasks.nothing", "images.conf.DEFAULTS"])
+@pytest.mark.parametrize("path", ["no.such.module", "images.tasks.nothing", "images.conf.SETTINGS"])
 def test_a_queue_that_cannot_be_used_is_an_error(settings: Settings, path: str) -> None:
     settings.IMAGES |= {"QUEUE": path}
     message = the_one()

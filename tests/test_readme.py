@@ -23,7 +23,7 @@ from rest_framework import exceptions as drf_errors
 
 from images import checks
 from images.api.errors import _CODES, PayloadTooLarge
-from images.conf import DEFAULTS, ENVIRONMENT
+from images.conf import SETTINGS, Setting
 from images.exceptions import ImagesError
 from images.services import generate_image
 from images.services.prompts import get_prompt_builder
@@ -33,13 +33,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     page.relative_to(ROOT).as_posix(): page.read_text() for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 }
-README, SETTINGS, API = PAGES["README.md"], PAGES["docs/settings.md"], PAGES["docs/api.md"]
+README, SETTINGS_PAGE, API = PAGES["README.md"], PAGES["docs/settings.md"], PAGES["docs/api.md"]
 EVERYTHING = "\n".join(PAGES.values())
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 #: Those of the app, which have a test of their own.
-APP_VARIABLES = {variable for variables in ENVIRONMENT.values() for variable in variables}
+APP_VARIABLES = {variable for setting in SETTINGS.values() for variable in setting.variables}
 _ENVIRONMENT_READS = {"text", "flag", "integer", "listed", "cors_origins"}
 
 
@@ -182,24 +182,36 @@ def test_every_snippet_can_be_parsed(page: str) -> None:
 
 def description(name: str) -> str:
     """What is said of a setting: a section of its own in the page of settings, or a row of a table on any page."""
-    if f"\n### `{name}`\n" in SETTINGS:
+    if f"\n### `{name}`\n" in SETTINGS_PAGE:
         assert f"(docs/settings.md#{slug(name)})" in README
-        return section(SETTINGS, f"`{name}`")
+        return section(SETTINGS_PAGE, f"`{name}`")
     row = re.search(rf"^\| (?:`[^`]+`, )*`{re.escape(name)}`.*$", "\n".join(PAGES.values()), re.MULTILINE)
     return row[0] if row else ""
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
-def test_every_setting_of_the_app_is_described_with_its_default(name: str) -> None:
-    heading, default = ENVIRONMENT.get(name, (name,))[0], DEFAULTS[name]
-    described = description(heading) or description(f'IMAGES["{name}"]')
-    assert described, f"{heading} is described nowhere"
-    assert all(f"`{variable}`" in described for variable in ENVIRONMENT.get(name, ())[1:])
+def heading(setting: Setting[Any]) -> str:
+    return setting.variables[0] if setting.variables else setting.key
+
+
+def written_default(setting: Setting[Any]) -> str:
+    default = setting.default
+    if not default and not isinstance(default, bool):
+        return "default: none"
     if isinstance(default, bool):
-        written = "`on`" if default else "off"
-    else:
-        written = f"`{default:.15g}`" if isinstance(default, int | float) else f"`{default}`" if default else ""
-    assert written in described
+        default = "on" if default else "off"
+    return f"default `{default:.15g}`" if isinstance(default, int | float) else f"default `{default}`"
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_the_pages_say_of_a_setting_what_its_declaration_says(setting: Setting[Any]) -> None:
+    names = ", ".join(f"`{name}`" for name in setting.variables or [setting.spelling])
+    row = f"| [{names}](docs/settings.md#{slug(heading(setting))}) | {setting.help} |"
+    assert row in README.splitlines(), f"put this row into README.md: {row}"
+    also = "".join(f", or `{name}` in the environment" for name in setting.variables[1:])
+    source = f'`IMAGES["{setting.key}"]`{also}' if setting.variables else f'`IMAGES["{setting.key}"]` only'
+    line = f"{source} · {setting.type} · {written_default(setting)}"
+    written = description(heading(setting)).lstrip().partition("\n")[0]
+    assert written.startswith(line), f"put this line under `{heading(setting)}` in docs/settings.md: {line}"
 
 
 def project_variables() -> set[str]:

@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Warning, run_checks
 from pytest_django.fixtures import Settings
 
 from images import checks
-from images.conf import DEFAULTS
+from images.conf import SETTINGS
 from images.exceptions import ProviderModelUnavailable
 from images.providers import calendar
 from images.providers.calendar import RETIREMENTS, find_retirement
@@ -19,7 +19,10 @@ from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, request_for
 
 TODAY = date(2026, 11, 23)
-DEFAULT_MODELS = [("OpenAI", DEFAULTS["OPENAI_IMAGE_MODEL"]), ("Gemini", DEFAULTS["GEMINI_IMAGE_MODEL"])]
+DEFAULT_MODELS = [
+    ("OpenAI", SETTINGS["OPENAI_IMAGE_MODEL"].default),
+    ("Gemini", SETTINGS["GEMINI_IMAGE_MODEL"].default),
+]
 
 
 def warnings(settings: Settings, **images: str) -> list[CheckMessage]:
