@@ -24,8 +24,7 @@ from rest_framework.request import Request
 from .api.views import ImagesAPIView
 from .exceptions import ImagesError
 from .models import GeneratedImage, Status
-from .services.queueing import rows
-from .services.transactions import release_connections
+from .services.database import release_connections, rows
 from .signals import image_deleted, image_generated, image_generation_failed
 
 try:

@@ -2,7 +2,7 @@
 
 The task is named `images.generate_image` and goes to the host's default queue; `task_routes` may send it elsewhere.
 It is acknowledged when it is done, so that a worker that is killed loses nothing: who makes the image is decided by
-the row (`images.services.working`), however often the task is delivered. No result backend is needed.
+the row (`images.services.queue`), however often the task is delivered. No result backend is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from django.db import connections
 from .conf import conf
 from .exceptions import StorageError
 from .logs import log_event
-from .services.working import run_generation, worker_lost
+from .services.generation import run_generation
+from .services.queue import worker_lost
 
 logger = logging.getLogger("images")
 

@@ -112,6 +112,6 @@ def worker_exit(_server: Any, _worker: Any) -> None:
     from django.apps import apps
 
     if apps.ready:  # not where the worker stopped because it could not start
-        from images.services.stopping import abandon_generations
+        from images.services.generation import abandon_generations
 
         abandon_generations()

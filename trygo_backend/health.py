@@ -80,8 +80,8 @@ def database_problem() -> str | None:
 
 def queue_problem() -> str | None:
     """A sentence where nobody takes up what is queued, else `None`."""
-    from images.services.queueing import queue_problem as problem  # not before the apps are loaded
-    from images.services.queueing import waiting
+    from images.services.queue import queue_problem as problem  # not before the apps are loaded
+    from images.services.queue import waiting
 
     oldest = waiting().values_list("created_at")[:1]
     try:

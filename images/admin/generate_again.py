@@ -27,7 +27,7 @@ from ..conf import conf
 from ..exceptions import ImagesError
 from ..models import GeneratedImage
 from ..services import generate_image
-from ..services.transactions import release_connections
+from ..services.database import release_connections
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]

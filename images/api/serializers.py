@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from ..models import GeneratedImage, Status, Variant
-from ..services.inputs import MAX_CONTENT_ITEM_ID, MAX_DESCRIPTION, MAX_TITLE
+from ..services.request import MAX_CONTENT_ITEM_ID, MAX_DESCRIPTION, MAX_TITLE
 from .errors import format_time
 
 

@@ -35,8 +35,8 @@ from ..conf import conf
 from ..exceptions import ImageNotFound, TooManyGenerations
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image, generate_image_later
-from ..services.queueing import finished, wait_for
-from ..services.slots import generation_slot
+from ..services.generation import limit_concurrency
+from ..services.queue import finished, wait_for
 from ..storage import ROOT, safe_directory
 from .authentication import ImagesTokenAuthentication, TrustedNetworkAuthentication
 from .errors import PayloadTooLarge, exception_handler
@@ -301,7 +301,7 @@ def generate_in_time(preferences: Preferences, arguments: dict[str, Any]) -> Out
 def _wait(image: GeneratedImage, seconds: float) -> GeneratedImage:
     """Wait, but not longer than a generation takes, and not where that would take the last free thread."""
     try:
-        with generation_slot():
+        with limit_concurrency():
             return wait_for(image, min(seconds, conf.deadline))
     except TooManyGenerations:
         return image

@@ -2,7 +2,8 @@
 
     from images.services import agenerate_image, delete_image, generate_image, generate_image_later
 
-Everything the HTTP API, the admin and the commands do goes through these functions.
+Everything that the HTTP API, the admin and the commands do goes through these functions. `run_generation` is for the
+workers of a queue of the host's own.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 
 if TYPE_CHECKING:
-    from .asynchronous import agenerate_image
     from .deletion import delete_image
-    from .generation import generate_image, generate_image_later
+    from .generation import agenerate_image, generate_image, generate_image_later, run_generation
 
-__all__ = ["agenerate_image", "delete_image", "generate_image", "generate_image_later"]
+__all__ = ["agenerate_image", "delete_image", "generate_image", "generate_image_later", "run_generation"]
 
 _MODULES = {
-    "agenerate_image": "asynchronous",
+    "agenerate_image": "generation",
     "delete_image": "deletion",
     "generate_image": "generation",
     "generate_image_later": "generation",
+    "run_generation": "generation",
 }
 
 

@@ -14,7 +14,7 @@ from ..exceptions import ImageNotFound, OpenTransactionError, StorageError
 from ..logs import log_event
 from ..models import GeneratedImage, Status
 from ..signals import image_deleted
-from .transactions import committed_at_once
+from .database import committed_at_once
 
 logger = logging.getLogger("images")
 

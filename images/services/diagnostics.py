@@ -43,7 +43,7 @@ from ..providers.lookup import ModelStatus
 from ..storage import new_token
 from .deletion import delete_image
 from .generation import generate_image
-from .queueing import queue_problem, waiting
+from .queue import queue_problem, waiting
 
 __all__ = ["Finding", "Level", "examine", "exit_status"]
 

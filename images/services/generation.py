@@ -1,19 +1,50 @@
-"""The one path a generation takes, whoever asked: at once, or on the queue's workers."""
+"""The one path a generation takes, whoever asked, from the arguments to `ready` or `failed`.
+
+Input, row, concurrency, prompt, failover, file, ready: at once, or on one of the queue's workers.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router, transaction
+from django.db import Error, connections, router, transaction
+from django.utils import timezone
 
+from .. import storage
 from ..conf import conf
-from ..models import GeneratedImage
-from .orders import Order, take_order
-from .queueing import publish, publish_quietly, wait_for_worker
-from .run import Generation
-from .slots import generation_slot
+from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerations
+from ..logs import log_event
+from ..models import GeneratedImage, Status
+from ..providers import Deadline, ImageProvider, ImageRequest
+from ..providers.throttle import working_set
+from ..signals import image_generated, image_generation_failed
+from . import queue
+from .database import release_connections, rows
+from .failover import Verified, ask_providers
+from .prompts import ASPECT_RATIOS
+from .repair import fail_stopped
+from .request import GenerationRequest, take_request
+
+logger = logging.getLogger("images")
+
+Result = TypeVar("Result")
+
+#: How often the result of a paid generation is offered to the database before only the log keeps it.
+WRITE_TRIES = 3
 
 
 def generate_image(
@@ -56,7 +87,7 @@ def generate_image(
         images.exceptions.StorageError: The image could not be stored.
         images.exceptions.QueueUnavailable: Where `IMAGE_RUN_ON_WORKERS` is on: no worker took it up.
     """
-    order = take_order(
+    request = take_request(
         content_item_id=content_item_id,
         title=title,
         description=description,
@@ -68,16 +99,16 @@ def generate_image(
     )
     on_workers = conf.run_on_workers
     while True:
-        if earlier := order.earlier():
+        if earlier := request.earlier():
             return earlier
-        with generation_slot():
-            image = order.begin(queued=on_workers)
+        with limit_concurrency():
+            image = request.begin(queued=on_workers)
             if image is None:
                 continue  # somebody was faster with the same key: look at what they made of it
             if not on_workers:
-                return Generation(image).run()
-            publish(image)
-            return wait_for_worker(image)
+                return GenerationRun(image).run()
+            queue.publish(image)
+            return queue.wait_for_worker(image)
 
 
 def generate_image_later(
@@ -111,7 +142,7 @@ def generate_image_later(
     """
     if not conf.queue:
         raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery".')
-    order = take_order(
+    request = take_request(
         content_item_id=content_item_id,
         title=title,
         description=description,
@@ -121,20 +152,338 @@ def generate_image_later(
         idempotency_scope=idempotency_scope,
         seed=seed,
     )
-    return _queue(order)
+    return _queue(request)
 
 
-def _queue(order: Order) -> GeneratedImage:
+def _queue(request: GenerationRequest) -> GeneratedImage:
     using = router.db_for_write(GeneratedImage)
     while True:
-        if earlier := order.earlier():
+        if earlier := request.earlier():
             return earlier
-        image = order.begin(queued=True, own=False)
+        image = request.begin(queued=True, own=False)
         if image is None:
             continue  # somebody was faster with the same key
         if transaction.get_connection(using).in_atomic_block:
             # Nobody is left to catch what is raised after the commit, and other receivers come after this one.
-            transaction.on_commit(partial(publish_quietly, image), using=using, robust=True)
+            transaction.on_commit(partial(queue.publish_quietly, image), using=using, robust=True)
         else:
-            publish(image)
+            queue.publish(image)
         return image
+
+
+async def agenerate_image(
+    *,
+    content_item_id: str,
+    title: str,
+    description: str | None = None,
+    variant: str = "hero",
+    user: AbstractBaseUser | AnonymousUser | None = None,
+    idempotency_key: str | None = None,
+    idempotency_scope: str | None = None,
+    seed: int | None = None,
+) -> GeneratedImage:
+    """Make an image, store it and return its row, while the event loop goes on with other work.
+
+    Arguments, answer and errors are those of `generate_image`. The work is done in a thread of its own, which closes
+    its database connections at its end; the receivers of signals are called there. Inside a test case's transaction,
+    which is tied to a thread, it is done where Django's own async calls reach the database.
+
+    Cancelling the caller's task does not stop it: the provider bills all the same, so the image is stored and found
+    by its content item or its idempotency key.
+    """
+
+    def generate() -> GeneratedImage:
+        return generate_image(
+            content_item_id=content_item_id,
+            title=title,
+            description=description,
+            variant=variant,
+            user=user,
+            idempotency_key=idempotency_key,
+            idempotency_scope=idempotency_scope,
+            seed=seed,
+        )
+
+    if await sync_to_async(_inside_transaction)():
+        # A test case's, or somebody else's, in which the call is refused; a thread of its own would see neither.
+        return await sync_to_async(generate)()
+    return await _in_own_thread(generate)
+
+
+def _inside_transaction() -> bool:
+    """Whether the caller has a transaction open."""
+    return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
+
+
+async def _in_own_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` to its end, whatever becomes of the caller.
+
+    The loop's own pool of threads would do for a few: it has as many as the machine has cores, and four more, and the
+    loop's name look-ups wait in the same queue. How many work at once is bounded by `IMAGE_MAX_CONCURRENCY`.
+    """
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()  # from now on nobody can cancel it
+    context = contextvars.copy_context()
+    threading.Thread(target=_run, args=(future, context, work), name="images-generation").start()
+    return await asyncio.wrap_future(future)
+
+
+def _run(future: Future[Result], context: contextvars.Context, work: Callable[[], Result]) -> None:
+    try:
+        try:
+            result = context.run(work)
+        finally:
+            connections.close_all()  # only this thread's
+    except BaseException as err:  # noqa: BLE001  (handed to the caller, who raises it)
+        future.set_exception(err)
+    else:
+        future.set_result(result)
+
+
+def run_generation(image_id: uuid.UUID, *, redelivered: bool = False) -> float | None:
+    """Make the image of a row that was queued, if this is the delivery that may.
+
+    Args:
+        image_id: The row.
+        redelivered: The queue says that it has given this to a worker before.
+
+    Returns:
+        `None` if all is said and done. Otherwise the seconds after which to call again with `redelivered`: some
+        worker had begun, and whether it still works can only be told when its time is over.
+
+    Raises:
+        StorageError: Whether a lost worker has left the file cannot be told.
+    """
+    found = queue.take_up(image_id, redelivered=redelivered)
+    if not isinstance(found, GeneratedImage):
+        return found
+    with suppress(ImagesError):  # the row and the log have it, and there is no caller to tell
+        GenerationRun(found).run()
+    return None
+
+
+# --- one run --------------------------------------------------------------------------------------------------------
+
+
+class GenerationRun:
+    """One run of a row that this process has taken up: `started_at` is its mark.
+
+    Args:
+        image: The row, pending.
+    """
+
+    def __init__(self, image: GeneratedImage) -> None:
+        self.image = image
+        self.deadline = Deadline.after(conf.deadline)
+        self.started = time.monotonic()
+        self.attempts: list[dict[str, Any]] = []
+
+    def run(self) -> GeneratedImage:
+        """Make the image.
+
+        Returns:
+            The row in status `ready`.
+
+        Raises:
+            ImagesError: It was not made; the row says why.
+        """
+        with under_way(self.image):
+            self._make()
+            self._finish()
+        return self.image
+
+    def _make(self) -> None:
+        log_event(logger, logging.INFO, "generation_started", **self._names())
+        try:
+            storage.check_space(self.image.file_stem)
+            release_connections()
+            with working_set():  # bounds how many images are read, verified and written at one moment
+                verified = ask_providers(self._request, self.deadline, self.attempts)
+                name = storage.save(self.image.file_stem, verified.info.extension, verified.image.data)
+                self._describe(verified, name)
+                del verified
+        except BaseException as err:
+            self._fail(err)
+            raise
+
+    def _request(self, provider: ImageProvider, deadline: Deadline) -> ImageRequest:
+        image = self.image
+        return ImageRequest(
+            prompt=image.prompt,
+            negative_prompt=image.negative_prompt if provider.supports_negative_prompt else "",
+            title=image.title,
+            variant=image.variant,
+            aspect_ratio=ASPECT_RATIOS[image.variant],
+            seed=image.seed,
+            deadline=deadline,
+        )
+
+    def _describe(self, verified: Verified, name: str) -> None:
+        image, data = self.image, verified.image.data
+        image.file.name = name
+        image.mime_type, image.size_bytes = verified.info.mime_type, len(data)
+        image.width, image.height = verified.info.width, verified.info.height
+        image.sha256 = hashlib.sha256(data).hexdigest()
+        self._name_painter(verified.provider, verified.image.model)
+        image.usage = dict(verified.image.usage) if verified.image.usage is not None else None
+
+    def _name_painter(self, provider: str, model: str) -> None:
+        """What the provider calls its model may be of any length, and the picture is paid for."""
+        for name, value in (("provider", provider), ("model", model)):
+            setattr(self.image, name, value[: getattr(GeneratedImage._meta.get_field(name), "max_length", None)])
+
+    def _finish(self) -> None:
+        image = self.image
+        image.status = Status.READY
+        try:
+            written = self._write()
+        except Error as err:
+            log_event(
+                logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
+            )
+            raise
+        if not written:  # deleted, or taken up by somebody else
+            storage.remove(image.file_name)
+            raise ImageNotFound("The image was deleted while it was being made.")
+        log_event(
+            logger,
+            logging.INFO,
+            "generation_finished",
+            **self._names(),
+            provider=image.provider,
+            model=image.model,
+            bytes=image.size_bytes,
+            ms=image.duration_ms,
+        )
+        self._after_commit(lambda: image_generated.send_robust(GeneratedImage, image=image))
+
+    def _fail(self, err: BaseException) -> None:
+        """Say on the row what went wrong, as far as the database still listens."""
+        image = self.image
+        known = err if isinstance(err, ImagesError) else ImagesError()
+        image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
+        last = self.attempts[-1] if self.attempts else {}
+        self._name_painter(last.get("provider", ""), last.get("model", ""))
+        try:
+            self._write()
+        except Error as database_err:
+            log_event(logger, logging.ERROR, "generation_unrecorded", exc_info=database_err, **self._names())
+        unforeseen = None if isinstance(err, ImagesError) else err
+        log_event(
+            logger,
+            logging.ERROR if unforeseen else logging.WARNING,
+            "generation_failed",
+            exc_info=unforeseen,
+            **self._names(),
+            provider=image.provider,
+            model=image.model,
+            code=known.code,
+            ms=image.duration_ms,
+            request_id=last.get("request_id", ""),
+        )
+        self._after_commit(lambda: image_generation_failed.send_robust(GeneratedImage, image=image, error=known))
+
+    @staticmethod
+    def _after_commit(send: Callable[[], Any]) -> None:
+        transaction.on_commit(send, using=router.db_for_write(GeneratedImage), robust=True)
+
+    def _write(self) -> bool:
+        """Write the outcome; whether the row was still there.
+
+        A row that a clean-up declared failed meanwhile becomes ready all the same: the picture is paid for. One that
+        another worker has taken up since then is that worker's.
+        """
+        image = self.image
+        image.attempts = self.attempts
+        image.finished_at = timezone.now()
+        image.duration_ms = round((time.monotonic() - self.started) * 1000)
+        names = [field.attname for field in GeneratedImage._meta.concrete_fields if field.attname in _OUTCOME]
+        values = {name: getattr(image, name) for name in names}
+        rows = GeneratedImage.objects.filter(pk=image.pk, started_at=image.started_at)
+        rows = rows.exclude(status=Status.DELETING)
+        for tries_left in range(WRITE_TRIES - 1, -1, -1):
+            try:
+                return bool(rows.update(**values))
+            except Error:
+                if not tries_left or transaction.get_connection(rows.db).in_atomic_block:
+                    raise
+                release_connections()  # the connection may be the one that broke
+                time.sleep(0.2)
+        return False
+
+    def _names(self) -> dict[str, Any]:
+        return {"image": self.image.pk, "content_item": self.image.content_item_id, "variant": self.image.variant}
+
+
+_OUTCOME = {
+    "status", "file", "mime_type", "width", "height", "size_bytes", "sha256", "provider", "model", "usage",
+    "attempts", "duration_ms", "error_code", "error_message", "finished_at",
+}  # fmt: skip
+
+
+# --- concurrency ----------------------------------------------------------------------------------------------------
+
+
+_slots_lock = threading.Lock()
+_taken = 0
+
+
+@contextmanager
+def limit_concurrency() -> Iterator[None]:
+    """Hold one of the `IMAGE_MAX_CONCURRENCY` slots of this process.
+
+    A caller is turned away at once rather than queued: a queue in memory would hide from everybody, the
+    load balancer included, that this process is full.
+
+    Raises:
+        TooManyGenerations: All slots are taken.
+    """
+    global _taken
+    with _slots_lock:
+        if _taken >= conf.max_concurrency:
+            raise TooManyGenerations(retry_after=RETRY_AFTER)
+        _taken += 1
+    try:
+        yield
+    finally:
+        with _slots_lock:
+            _taken -= 1
+
+
+# --- shutdown -------------------------------------------------------------------------------------------------------
+
+
+_under_way_lock = threading.Lock()
+_under_way: set[Any] = set()
+
+
+@contextmanager
+def under_way(image: GeneratedImage) -> Iterator[None]:
+    """Remember that this process is making `image`, until the block ends."""
+    with _under_way_lock:
+        _under_way.add(image.pk)
+    try:
+        yield
+    finally:
+        with _under_way_lock:
+            _under_way.discard(image.pk)
+
+
+def abandon_generations() -> int:
+    """Mark what this process is still making as failed: for a server whose time to stop gracefully is over.
+
+    The rows would be `pending` until their deadline is long past, and their keys taken. A generation that does finish
+    before the process ends becomes ready all the same: it is paid for.
+
+    Returns:
+        How many were marked.
+
+    Raises:
+        django.db.DatabaseError: The database does not answer.
+    """
+    with _under_way_lock:
+        keys = list(_under_way)
+    marked = [fail_stopped(row, []) for row in rows().filter(pk__in=keys, status=Status.PENDING)]
+    if marked:
+        log_event(logger, logging.WARNING, "generations_abandoned", count=sum(marked))
+    return sum(marked)

@@ -16,8 +16,9 @@ from ..local_files import link_into_place, local_path
 from ..logs import log_event
 from ..models import GeneratedImage, image_storage
 from ..storage import ROOT
+from .database import rows
 from .old_storage import NoPicture, OldFile, Unusable, find_pictures_folder, walk
-from .repair import Contents, look_into, rows
+from .repair import Contents, look_into
 
 logger = logging.getLogger("images")
 

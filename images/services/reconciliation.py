@@ -25,7 +25,7 @@ from ..exceptions import StorageError
 from ..local_files import FULL, READ_ONLY, local_path
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status, image_storage
 from ..storage import ROOT, is_plain_path
-from . import repair
+from . import database, repair
 from .repair import (
     MISSING,
     Contents,
@@ -200,13 +200,13 @@ def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[P
         StorageError: The disk has gone.
     """
     late = timezone.now() - STALE_AFTER
-    for batch in _batches(repair.rows().filter(status=Status.PENDING, deadline_at__lt=late), count):
+    for batch in _batches(database.rows().filter(status=Status.PENDING, deadline_at__lt=late), count):
         for row in batch:
             yield from _carefully(row, _stale)
-    for batch in _batches(repair.rows().filter(status=Status.DELETING), count):
+    for batch in _batches(database.rows().filter(status=Status.DELETING), count):
         yield from map(_half_deleted, batch)
     look = partial(_ready, verify=verify)
-    for batch in _batches(repair.rows().filter(status=Status.READY), count):
+    for batch in _batches(database.rows().filter(status=Status.READY), count):
         problems = [problem for row in batch for problem in _carefully(row, look)]
         if any(problem.kind == Kind.MISSING for problem in problems):
             check_storage(accept_loss=accept_loss)  # the disk may have gone since the run began
@@ -219,7 +219,7 @@ def check_storage(*, accept_loss: bool) -> None:
     Raises:
         StorageError: With the sentence for the operator.
     """
-    refuse_missing_storage(rows_expect_files=not accept_loss and repair.rows().filter(status=Status.READY).exists())
+    refuse_missing_storage(rows_expect_files=not accept_loss and database.rows().filter(status=Status.READY).exists())
 
 
 def row_problem(row: GeneratedImage, kind: Kind, sentence: str, repair_it: Callable[[], bool] | None) -> Problem:
@@ -336,7 +336,7 @@ def _is_plain(name: str) -> bool:
 def _rows_of(names: list[str]) -> dict[str, GeneratedImage]:
     """The rows to which files belong: they name them, or knew from the start what theirs would be called."""
     stems = {name: name.rpartition(".")[0] for name in names}
-    rows = repair.rows().only(*COLUMNS).order_by("status")  # "ready" comes last and wins
+    rows = database.rows().only(*COLUMNS).order_by("status")  # "ready" comes last and wins
     by_file = {row.file.name: row for row in rows.filter(file__in=names)}
     others = {stem for name, stem in stems.items() if name not in by_file}
     by_stem = {row.file_stem: row for row in rows.filter(file_stem__in=others)}

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from .. import storage
@@ -30,24 +30,19 @@ from ..models import (
     NOT_TAKEN_UP,
     STOPPED,
     GeneratedImage,
-    GeneratedImageQuerySet,
     Status,
     Variant,
     image_storage,
 )
 from ..signals import image_generated, image_generation_failed
 from ..storage import possible_names, read_file_name
+from .database import rows
 from .deletion import delete_image
 
 logger = logging.getLogger("images")
 
 LOST = "The file is missing from the storage. Ask for the image again."
 DAMAGED = "The file in the storage was damaged and has been removed. Ask for the image again."
-
-
-def rows() -> GeneratedImageQuerySet:
-    """Every row, read where they are written: a replica that lags behind would make files look ownerless."""
-    return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
 
 
 def record_file(row: GeneratedImage, name: str, contents: Contents) -> bool:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from images.exceptions import ProviderModelUnavailable
-from images.services import chain, generate_image
+from images.services import failover, generate_image
 from tests.doctor.conftest import Configure
 from tests.fakes.provider_server import ProviderServer
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "_reported", set())
+    monkeypatch.setattr(failover, "_reported", set())
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -84,7 +84,7 @@ def test_not_ready_without_a_database(client: Client, monkeypatch: pytest.Monkey
 def test_a_queue_that_nobody_works_on_is_told_and_keeps_the_server_in_service(
     client: Client, settings: Settings
 ) -> None:
-    settings.IMAGES = {"QUEUE": "tests.services.test_queueing.enqueue"}
+    settings.IMAGES = {"QUEUE": "tests.services.test_queue.enqueue"}
     assert client.get("/health/ready").json()["checks"]["queue"] == "ok"
     image = generate_image_later(content_item_id="item-1", title="A title")
     assert client.get("/health/ready").json()["status"] == "ok"

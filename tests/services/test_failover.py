@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from images.exceptions import ContentRejected, ImagesError, ProviderFailure, ProviderTimeout
 from images.models import GeneratedImage
-from images.services import chain, generate_image
+from images.services import failover, generate_image
 from tests.fakes.provider_server import ProviderServer
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
@@ -35,7 +35,7 @@ class Chain(NamedTuple):
 
 @pytest.fixture
 def providers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
-    monkeypatch.setattr(chain, "BACKOFF", 0.01)
+    monkeypatch.setattr(failover, "BACKOFF", 0.01)
     with ProviderServer() as gemini, ProviderServer() as openai:
         settings.IMAGES = {
             "PROVIDER": "gemini,openai",

@@ -1,4 +1,4 @@
-"""The chain of providers under one deadline: who is asked, how often, and who is asked next."""
+"""The configured providers in turn under one deadline: who is asked, how often, and who is asked next."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Painting:
-    """What the chain came back with: a verified image, and who painted it."""
+class Verified:
+    """A verified image, and the provider that made it."""
 
     provider: str
     image: ProviderImage
@@ -60,15 +60,15 @@ class Painting:
 RequestFor = Callable[[ImageProvider, Deadline], ImageRequest]
 
 
-def paint(request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Painting:
-    """Ask the configured providers in turn until one has painted.
+def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Verified:
+    """Ask the configured providers in turn until one has made an image.
 
     Each gets an equal share of the time that is left, so that one which hangs leaves the next enough.
 
     Args:
         request_for: Makes the request for a provider and its deadline.
-        deadline: Of the whole chain.
-        attempts: Every call is appended here, also when the chain fails.
+        deadline: Of all attempts together.
+        attempts: Every call is appended here, also if all of them fail.
 
     Raises:
         ProviderFailure: The failure that tells the caller most: a refusal of the content at once; otherwise
@@ -98,7 +98,7 @@ def _most_telling(failures: list[ProviderFailure]) -> ProviderFailure:
     return next((failure for failure in failures if failure.retryable), failures[0])
 
 
-def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Painting:
+def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Verified:
     """Ask one provider, again only where nothing can have been billed and the pause fits into its time."""
     tries = 0
     while True:
@@ -107,7 +107,7 @@ def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list
             return _attempt(alias, request_for, deadline, attempts)
         except ProviderFailure as err:
             pause = _pause(err, tries)
-            # Half of what is left must remain for painting: a retry that starts too late is a timeout.
+            # Half of what is left must remain for generating: a retry that starts too late is a timeout.
             if pause is None or pause > deadline.remaining / 2:
                 raise
             time.sleep(pause)
@@ -123,7 +123,7 @@ def _pause(failure: ProviderFailure, tries: int) -> float | None:
     return max(backoff, failure.retry_after or 0)
 
 
-def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Painting:
+def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Verified:
     started = time.monotonic()
     model, code, request_id = "", "internal_error", ""
     try:
@@ -134,7 +134,7 @@ def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: 
         refuse_in_test_run(alias, provider)
         image = provider.paint(request_for(provider, deadline))
         model, code, request_id = image.model or model, "ok", image.request_id
-        return Painting(provider=alias, image=image, info=_judge(image))
+        return Verified(provider=alias, image=image, info=_judge(image))
     except ImagesError as err:
         code = err.code
         request_id = getattr(err, "request_id", "") or request_id

@@ -17,8 +17,8 @@ from pytest_django.fixtures import Settings
 from images import exceptions, signals
 from images.models import NOT_TAKEN_UP, STOPPED, GeneratedImage
 from images.services import delete_image, generate_image, generate_image_later
-from images.services.queueing import finished, queue_problem, wait_for, waiting
-from images.services.working import run_generation, worker_lost
+from images.services.generation import run_generation
+from images.services.queue import finished, queue_problem, wait_for, waiting, worker_lost
 from images.storage import save
 from tests.fakes.painters import Brush, png
 

@@ -1,6 +1,10 @@
-"""The queue, seen from where images are asked for: handing a row over, and waiting for what becomes of it.
+"""The queue: handing a row over, taking it up once, waiting for it, and settling what a lost worker left.
 
 The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.tasks` has the one for Celery.
+
+A queue delivers at least once, and anything may be killed at any moment, so the row decides who makes the image: one
+conditional UPDATE takes it up and leaves the moment as its mark (`started_at`). Whoever does not get it does nothing.
+What a provider may have billed is not asked for again unless the operator wants it (`IMAGE_RETRY_LOST`).
 """
 
 from __future__ import annotations
@@ -8,20 +12,22 @@ from __future__ import annotations
 import logging
 import math
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from django.db import router, transaction
+from django.db import transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from ..conf import conf
-from ..exceptions import ImageNotFound, ImagesError, ProviderRateLimited, QueueUnavailable
+from ..exceptions import RATE_LIMIT_PAUSE, ImageNotFound, ImagesError, ProviderRateLimited, QueueUnavailable
 from ..logs import log_event
-from ..models import NOT_TAKEN_UP, GeneratedImage, GeneratedImageQuerySet, Status
+from ..models import NOT_TAKEN_UP, STALE_AFTER, STOPPED, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
-from .transactions import release_connections
+from .database import release_connections, rows
+from .repair import rescue
 
 logger = logging.getLogger("images")
 
@@ -29,13 +35,6 @@ logger = logging.getLogger("images")
 FIRST_LOOK, LONGEST_PAUSE = 0.1, 1.0
 #: Seconds after which a request that no worker has taken up is worth a word to the operator.
 WAITING_LONG = 60
-#: Seconds after which a rate-limited caller may ask again, where the worker's answer comes from the row.
-RATE_LIMIT_PAUSE = 20
-
-
-def rows() -> GeneratedImageQuerySet:
-    """Every row, read where they are written: a replica may lag behind."""
-    return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
 
 
 # --- handing over -------------------------------------------------------------------------------------------------
@@ -96,6 +95,68 @@ def give_up(row: GeneratedImage, failure: ImagesError) -> bool:
         using=rows().db,
         robust=True,
     )
+    return True
+
+
+# --- taking up ----------------------------------------------------------------------------------------------------
+
+
+def take_up(image_id: uuid.UUID, *, redelivered: bool) -> GeneratedImage | float | None:
+    """Claim a row that was queued, if this is the delivery that may.
+
+    Returns:
+        The row, if the caller is to make its image now. The seconds after which to ask again with `redelivered`, if
+        a worker had begun: whether it still works can only be told when its time is over. `None` if there is nothing
+        left to do.
+
+    Raises:
+        StorageError: Whether a lost worker has left the file cannot be told.
+    """
+    row = rows().filter(pk=image_id).first()
+    if row is None or row.status != Status.PENDING:
+        return None
+    now = timezone.now()
+    if row.started_at is not None:
+        return _look_after(row, row.started_at, now) if redelivered else None
+    if row.deadline_at is not None and now > row.deadline_at:
+        give_up(row, QueueUnavailable(NOT_TAKEN_UP))
+        return None
+    return row if _claim(row, now) else None
+
+
+def worker_lost(image_id: uuid.UUID) -> None:
+    """Settle a row whose worker is known to be dead: it is ready where its file is there, and has failed where not.
+
+    Raises:
+        StorageError: Whether the file is there cannot be told.
+    """
+    row = rows().filter(pk=image_id, status=Status.PENDING, started_at__isnull=False).first()
+    if row is not None and not rescue(row):
+        give_up(row, ImagesError(STOPPED))
+
+
+def _look_after(row: GeneratedImage, started_at: datetime, now: datetime) -> GeneratedImage | float | None:
+    """Settle a row whose worker has had its time, or say when it will have had it."""
+    over = started_at + timedelta(seconds=conf.deadline) + STALE_AFTER
+    if now <= over:
+        return (over - now).total_seconds() + 1
+    if rescue(row):
+        return None
+    if conf.retry_lost and not row.is_stale and _claim(row, now):
+        return row
+    give_up(row, ImagesError(STOPPED))
+    return None
+
+
+def _claim(row: GeneratedImage, now: datetime) -> bool:
+    """Take the row up if no other worker has done so since it was read; whether it was still to be had."""
+    deadline = now + timedelta(seconds=conf.deadline)
+    if conf.retry_lost and row.deadline_at is not None:
+        deadline = max(deadline, row.deadline_at)  # it stays pending for as long as it may be taken up again
+    found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
+    if not found.update(started_at=now, deadline_at=deadline):
+        return False
+    row.started_at, row.deadline_at = now, deadline
     return True
 
 

@@ -1,13 +1,14 @@
-"""Keeping the database out of the way while a provider works."""
+"""The database, as the services use it: read where it is written, commit at once, let go while a provider works."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 
 from ..exceptions import OpenTransactionError
+from ..models import GeneratedImage, GeneratedImageQuerySet
 
 _SENTENCE = (
     "generate_image() was called inside transaction.atomic(): a rollback would lose a picture that was paid for, and "
@@ -15,6 +16,11 @@ _SENTENCE = (
     "exempt the view from ATOMIC_REQUESTS with @transaction.non_atomic_requests; or hand it to "
     "transaction.on_commit()."
 )
+
+
+def rows() -> GeneratedImageQuerySet:
+    """Every image's row, read where rows are written: a replica may lag behind."""
+    return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
 
 
 @contextmanager
