@@ -22,7 +22,7 @@ from pytest_django import Settings
 from rest_framework import exceptions as drf_errors
 
 from images import checks
-from images.api.errors import _CODES, PayloadTooLarge
+from images.api.errors import _CODES, PayloadTooLarge, RequestTimeout
 from images.conf import SETTINGS, Setting
 from images.exceptions import ImagesError
 from images.services import generate_image
@@ -257,6 +257,7 @@ def test_the_table_of_errors_is_that_of_the_code() -> None:
     framework = {cls: code for cls, code in _CODES.items() if cls is not drf_errors.NotAcceptable}
     expected |= {code: (cls.status_code, False) for cls, code in framework.items()}
     expected[PayloadTooLarge.default_code] = (PayloadTooLarge.status_code, False)
+    expected[RequestTimeout.default_code] = (RequestTimeout.status_code, True)
     # ProviderFailure is no error of its own: it has no code but the root's.
     expected[ImagesError.code] = (ImagesError.status_code, False)
     assert documented == expected

@@ -1,19 +1,34 @@
-"""Who is calling: a token, a session, or a neighbour from a trusted network."""
+"""Who is calling: a token, a session, or a service in a trusted network."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from rest_framework.authentication import BaseAuthentication, TokenAuthentication, get_authorization_header
+from rest_framework.authentication import (
+    BaseAuthentication,
+    SessionAuthentication,
+    TokenAuthentication,
+    get_authorization_header,
+)
 from rest_framework.request import Request
 
 from ..conf import conf
+from .errors import PayloadTooLarge
 
-#: Headers that a proxy adds. Their presence alone means that the socket's address is not the caller's.
-FORWARDING_HEADERS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
-#: Headers that a browser adds. A page in some internal browser is not a trusted service.
+#: Headers that proxies, load balancers and CDNs add, by the words in their names: `X-Forwarded-*`, `X-Real-IP`,
+#: `True-Client-IP`, `X-Envoy-External-Address` and the like. Their presence alone means that the socket's address is
+#: not the caller's. `HTTP_PROXY` itself is not among them: a development server passes its environment on.
+PROXY_HEADERS = re.compile(
+    r"HTTP_(VIA|CDN_LOOP|X_VARNISH|X_SCHEME"
+    r"|(CF|CLOUDFRONT|FLY|FASTLY|AKAMAI|X_AKAMAI|X_ENVOY|X_AZURE|X_ARR|X_VERCEL|X_NF|X_AMZ_CF|X_APPENGINE)_.+"
+    r"|.*(FORWARDED|FORWARD_FOR|X_ORIGINAL|PROXIED|PROXY.+|.PROXY|BLUECOAT|CLIENT_?IP|EXTERNAL_ADDRESS"
+    r"|(REAL|REMOTE|CONNECTING|CONNECTION|ORIGINATING|USER|SRC|SOURCE)_(IP|ADDR)).*)"
+)
+#: Headers that browsers add. A page in a browser on the internal network is not a trusted service.
 BROWSER_HEADERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE")
 
 
@@ -43,22 +58,39 @@ class ImagesTokenAuthentication(TokenAuthentication):
         return "Token"
 
 
-class TrustedNetworkAuthentication(BaseAuthentication):
-    """Callers without credentials, by the socket's own address, where the operator lists their networks.
+class ImagesSessionAuthentication(SessionAuthentication):
+    """A session, with Django's CSRF check, which looks for its token in a form's body."""
 
-    Nothing a caller can write into the request widens it: a forwarding header, an `Origin`, a form or an
-    `Authorization` header all end it.
+    def enforce_csrf(self, request: Request) -> None:
+        check_length(request)
+        super().enforce_csrf(request)
+
+
+class TrustedNetworkAuthentication(BaseAuthentication):
+    """Callers without credentials, by the socket's own address, if the operator lists their network.
+
+    Nothing that a caller writes into the request can widen this. A proxy's header, an `Origin`, a form, or an
+    `Authorization` header, even an empty one, rules it out.
     """
 
     def authenticate(self, request: Request) -> tuple[TrustedCaller, None] | None:
         meta = request.META
-        if any(name in meta for name in (*FORWARDING_HEADERS, *BROWSER_HEADERS)) or get_authorization_header(request):
+        if not _in_trusted_network(meta.get("REMOTE_ADDR", "")):
+            return None
+        if "HTTP_AUTHORIZATION" in meta or any(name in meta for name in BROWSER_HEADERS) or came_by_proxy(meta):
             return None
         if request.method == "POST" and not _is_json(meta.get("CONTENT_TYPE", "")):
             return None
-        if not _in_trusted_network(meta.get("REMOTE_ADDR", "")):
-            return None
         return TrustedCaller(), None
+
+
+def came_by_proxy(meta: Mapping[str, Any]) -> bool:
+    """Whether a request carries a header that shows a proxy.
+
+    Args:
+        meta: Django's `request.META`.
+    """
+    return any(PROXY_HEADERS.fullmatch(name) for name in meta)
 
 
 def _is_json(content_type: str) -> bool:
@@ -76,3 +108,14 @@ def _in_trusted_network(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
     return any(ip in network for network in networks)
+
+
+def check_length(request: Request) -> None:
+    """Refuse a body by its length, before any of it is read.
+
+    Raises:
+        PayloadTooLarge: It is longer than `MAX_BODY_BYTES`.
+    """
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > conf.max_body_bytes:
+        raise PayloadTooLarge(f"The request body is larger than {conf.max_body_bytes} bytes.")

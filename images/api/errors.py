@@ -9,17 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.signals import got_request_exception
+from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
-from ..exceptions import ImagesError, InvalidRequest, ProviderRateLimited
+from ..exceptions import RATE_LIMIT_PAUSE, DatabaseUnavailable, ImagesError, InvalidRequest, ProviderRateLimited
 from ..logs import log_event
 
 logger = logging.getLogger("images.api")
-
-#: Seconds after which a rate-limited caller may ask again, where the vendor does not say.
-RATE_LIMIT_PAUSE = 20
 
 REQUIRED_SENTENCE = "contentItemId and title are required"
 
@@ -38,9 +37,20 @@ _CODES: dict[type[exceptions.APIException], str] = {
 
 
 class PayloadTooLarge(exceptions.APIException):
+    """The body is larger than `MAX_BODY_BYTES`."""
+
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_detail = "The request body is too large."
     default_code = "payload_too_large"
+
+
+class RequestTimeout(exceptions.APIException):
+    """The body did not arrive in time."""
+
+    status_code = status.HTTP_408_REQUEST_TIMEOUT
+    default_detail = "The request body did not arrive in time. Send the request again."
+    default_code = "request_timeout"
+    retryable = True
 
 
 def timestamp() -> str:
@@ -60,9 +70,9 @@ def error_body(
 
     Args:
         code: A stable name in snake case.
-        message: One sentence a person can act on.
-        retryable: Whether the same request may succeed later without anybody changing anything.
-        details: Sentences by field, where fields are to blame.
+        message: One sentence that the reader can act on.
+        retryable: Whether the same request may succeed later without any change.
+        details: Sentences by field name, if fields are at fault.
     """
     return {
         "error": message,
@@ -74,15 +84,30 @@ def error_body(
 
 
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's `EXCEPTION_HANDLER` for the views of this app: every exception becomes the contract's body."""
-    if isinstance(exc, ImagesError):
-        return _images_error(exc)
+    """DRF's `EXCEPTION_HANDLER` for the views of this app: every exception becomes the contract's body.
+
+    A database that fails is `database_unavailable`, which says that nothing was paid for. The views do not let such
+    an error through after a provider was asked.
+    """
+    path = getattr(context.get("request"), "path", None)
+    if isinstance(exc, (OperationalError, InterfaceError)):
+        log_event(logger, logging.ERROR, "database_unavailable", error=str(exc).strip(), path=path)
+        exc = DatabaseUnavailable()
     converted = _as_api_exception(exc)
     if converted is not None:
         return _api_exception(converted)
-    request = context.get("request")
-    log_event(logger, logging.ERROR, "unhandled_exception", exc_info=exc, path=getattr(request, "path", None))
-    return Response(error_body(ImagesError.code, ImagesError.default_message), status=500)
+    if not isinstance(exc, ImagesError):
+        log_event(logger, logging.ERROR, "unhandled_exception", exc_info=exc, path=path)
+        exc = ImagesError()
+    if exc.code == ImagesError.code:
+        _tell_error_trackers(context)
+    return _images_error(exc)
+
+
+def _tell_error_trackers(context: Mapping[str, Any]) -> None:
+    """Send the signal that Django sends for an exception that no view handles."""
+    request = getattr(context.get("request"), "_request", None)
+    got_request_exception.send_robust(sender=type(context.get("view")), request=request)
 
 
 def _images_error(exc: ImagesError) -> Response:
@@ -90,10 +115,10 @@ def _images_error(exc: ImagesError) -> Response:
     body = error_body(exc.code, exc.message, retryable=exc.retryable, details=details)
     retry_after = exc.retry_after
     if retry_after is None and isinstance(exc, ProviderRateLimited):
-        retry_after = RATE_LIMIT_PAUSE  # the contract promises the header; a vendor does not always say how long
+        retry_after = RATE_LIMIT_PAUSE  # the contract promises the header, and vendors do not always say how long
     headers = {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
     response = Response(body, status=exc.status_code, headers=headers)
-    # The service has logged it; Django would log every 5xx again, as an error of ours.
+    # It has been logged by now; Django would log every 5xx again.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 
@@ -128,7 +153,7 @@ def _api_exception(exc: exceptions.APIException) -> Response:
         headers["WWW-Authenticate"] = auth_header
     if wait := getattr(exc, "wait", None):
         headers["Retry-After"] = str(math.ceil(wait))
-    body = error_body(code, _sentence(exc, details), details=details)
+    body = error_body(code, _sentence(exc, details), retryable=getattr(exc, "retryable", False), details=details)
     return Response(body, status=exc.status_code, headers=headers)
 
 

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from rest_framework import serializers
 
 from .. import exceptions as errors
+from .errors import RequestTimeout
 from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer, PendingImageSerializer
 
 try:
+    from drf_spectacular.authentication import SessionScheme
     from drf_spectacular.extensions import OpenApiAuthenticationExtension
     from drf_spectacular.types import OpenApiTypes
     from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -50,9 +52,11 @@ _COMMON: dict[int, list[tuple[str, str, bool]]] = {
     404: [("not_found", errors.ImageNotFound.default_message, False)],
     405: [("method_not_allowed", 'Method "PUT" not allowed.', False)],
     500: [("internal_error", errors.ImagesError.default_message, False)],
+    503: [("database_unavailable", errors.DatabaseUnavailable.default_message, True)],
 }
 _BODY: dict[int, list[tuple[str, str, bool]]] = {
     400: [("invalid_request", "contentItemId and title are required", False)],
+    408: [("request_timeout", RequestTimeout.default_detail, True)],
     413: [("payload_too_large", "The request body is larger than 2097152 bytes.", False)],
     415: [("unsupported_media_type", 'Unsupported media type "text/plain" in request.', False)],
 }
@@ -226,6 +230,11 @@ def drop_twins(endpoints: list[Any], **_: Any) -> list[Any]:
 
 
 if extend_schema is not None:
+
+    class ImagesSessionScheme(SessionScheme):  # type: ignore[no-untyped-call]
+        """A session, as drf-spectacular describes it."""
+
+        target_class = "images.api.authentication.ImagesSessionAuthentication"
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
         """Callers from trusted networks send nothing, so there is nothing to fill in."""

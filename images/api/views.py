@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.core.handlers.wsgi import WSGIRequest
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
+from django.utils import translation
 from rest_framework import exceptions, status, viewsets
-from rest_framework.authentication import SessionAuthentication
 from rest_framework.metadata import SimpleMetadata
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
+from rest_framework.parsers import BaseParser, FormParser, JSONParser, MultiPartParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -32,14 +31,19 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from ..conf import conf
-from ..exceptions import ImageNotFound, TooManyGenerations
+from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerations
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image, generate_image_later
 from ..services.generation import limit_concurrency
 from ..services.queue import finished, wait_for
 from ..storage import ROOT, safe_directory
-from .authentication import ImagesTokenAuthentication, TrustedNetworkAuthentication
-from .errors import PayloadTooLarge, exception_handler
+from .authentication import (
+    ImagesSessionAuthentication,
+    ImagesTokenAuthentication,
+    TrustedNetworkAuthentication,
+    check_length,
+)
+from .errors import PayloadTooLarge, RequestTimeout, exception_handler
 from .schema import documented
 from .serializers import (
     FilterSerializer,
@@ -50,8 +54,10 @@ from .serializers import (
     parse_preferences,
 )
 
-#: Seconds after which a caller may look whether its image is there.
-RETRY_AFTER = 5
+#: Seconds within which a request's body has to arrive.
+BODY_TIMEOUT = 30
+#: Bytes of a body that are read at once.
+PIECE = 64 * 1024
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
@@ -61,16 +67,6 @@ def non_atomic(view: View) -> View:
     for alias in settings.DATABASES:
         view = transaction.non_atomic_requests(using=alias)(view)
     return view
-
-
-def _unchunk(request: HttpRequest) -> None:
-    """Read a chunked body, which has no length: Django takes it for an empty one. It is limited as any other."""
-    meta = request.META
-    chunked = "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if chunked and not meta.get("CONTENT_LENGTH") and isinstance(request, WSGIRequest):
-        body = request.environ["wsgi.input"].read(conf.max_body_bytes + 1)
-        request._stream = BytesIO(body)
-        meta["CONTENT_LENGTH"] = str(len(body))
 
 
 class TolerantNegotiation(DefaultContentNegotiation):
@@ -87,8 +83,22 @@ class TolerantNegotiation(DefaultContentNegotiation):
         return renderer, media_type
 
 
-class CarefulJSONParser(JSONParser):
+class BoundedParser(BaseParser):
+    """Reads a body within limits of size and time, and leaves its meaning to one of DRF's parsers.
+
+    It is not a subclass of theirs, for which DRF reads the body before it calls them.
+    """
+
+    inner: type[BaseParser]
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        return self.inner().parse(BytesIO(read_body(stream)), media_type, parser_context)
+
+
+class BoundedJSONParser(BoundedParser):
     """JSON whose nesting cannot exhaust the stack."""
+
+    inner, media_type, renderer_class = JSONParser, JSONParser.media_type, JSONRenderer
 
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
         try:
@@ -97,21 +107,74 @@ class CarefulJSONParser(JSONParser):
             raise exceptions.ParseError("JSON parse error - the body is nested too deeply.") from err
 
 
-class ImagesAPIView(APIView):
-    """Every policy spelled out, so that a host's DRF defaults change nothing."""
+class BoundedFormParser(BoundedParser):
+    """A form of the browsable API."""
 
-    authentication_classes = [ImagesTokenAuthentication, SessionAuthentication, TrustedNetworkAuthentication]
+    inner, media_type = FormParser, FormParser.media_type
+
+
+class BoundedMultiPartParser(BoundedParser):
+    """A form of the browsable API, as its pages send it."""
+
+    inner, media_type = MultiPartParser, MultiPartParser.media_type
+
+
+def read_body(stream: Any) -> bytes:
+    """Read a request's body, in large pieces.
+
+    Args:
+        stream: Django's request, or a file.
+
+    Raises:
+        PayloadTooLarge: It is longer than `MAX_BODY_BYTES`.
+        RequestTimeout: It takes longer than `BODY_TIMEOUT`.
+        ParseError: It breaks off.
+    """
+    environ = getattr(stream, "environ", {})
+    if is_chunked(environ):  # Django takes a body without a length for an empty one
+        stream = environ["wsgi.input"]
+    end, limit, body = time.monotonic() + BODY_TIMEOUT, conf.max_body_bytes, bytearray()
+    try:
+        while piece := stream.read(min(PIECE, limit + 1 - len(body))):
+            body += piece
+            if len(body) > limit:
+                raise PayloadTooLarge(f"The request body is larger than {limit} bytes.")
+            if time.monotonic() > end:
+                raise RequestTimeout
+    except OSError as err:
+        raise exceptions.ParseError("The connection broke off before the whole request body had arrived.") from err
+    return bytes(body)
+
+
+def is_chunked(meta: Mapping[str, Any]) -> bool:
+    """Whether a request's body comes in chunks, without a length."""
+    return "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower()
+
+
+class ImagesAPIView(APIView):
+    """Every policy spelt out, so that a host's DRF defaults change nothing.
+
+    No body is read before its caller is known and allowed in: an anonymous caller's is not read at all.
+    """
+
+    authentication_classes = [ImagesTokenAuthentication, ImagesSessionAuthentication, TrustedNetworkAuthentication]
     permission_classes = [IsAuthenticated]
-    parser_classes = [CarefulJSONParser]
+    parser_classes = [BoundedJSONParser]
     renderer_classes = [JSONRenderer, BrowsableAPIRenderer]
     throttle_classes: list[Any] = []
     content_negotiation_class = TolerantNegotiation
     metadata_class = SimpleMetadata
     versioning_class = None
 
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        _unchunk(request)
-        return super().initialize_request(request, *args, **kwargs)
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        with translation.override(translation.get_language()):  # the language outside stays what it is
+            return super().dispatch(request, *args, **kwargs)
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[BaseRenderer, str]:
+        renderer, media_type = super().perform_content_negotiation(request, force)
+        if not isinstance(renderer, BrowsableAPIRenderer):
+            translation.activate("en")  # what programs read is the same whatever the browser or a library prefers
+        return renderer, media_type
 
     def get_exception_handler(self) -> Callable[..., Any]:
         return exception_handler
@@ -119,9 +182,9 @@ class ImagesAPIView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         # Django's own limit answers with a page of HTML, and DRF's parsers read past it.
-        length = request.META.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal() or int(length) > conf.max_body_bytes:
-            raise PayloadTooLarge(f"The request body is larger than {conf.max_body_bytes} bytes.")
+        check_length(request)
+        if is_chunked(request.META):
+            request.META["CONTENT_LENGTH"] = str(conf.max_body_bytes)  # DRF takes no length for an empty body
 
 
 class ImagePagination(PageNumberPagination):
@@ -153,8 +216,12 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
     def get_parsers(self) -> list[Any]:
         # The browsable API's form at the collection posts as a form; services send JSON. DRF looks at the attribute
         # for the forms that it may show.
-        forms = [FormParser, MultiPartParser] if getattr(self, "action_map", {}).get("post") == "create" else []
-        self.parser_classes = [CarefulJSONParser, *forms]
+        forms = (
+            [BoundedFormParser, BoundedMultiPartParser]
+            if getattr(self, "action_map", {}).get("post") == "create"
+            else []
+        )
+        self.parser_classes = [BoundedJSONParser, *forms]
         return [parser() for parser in self.parser_classes]
 
     @documented("list")
@@ -193,7 +260,11 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
             "idempotency_key": _idempotency_key(request),
             "idempotency_scope": "trusted" if trusted else None,
         }
-        outcome = generate_in_time(parse_preferences(request.headers.get("Prefer", "")), arguments)
+        try:
+            outcome = generate_in_time(parse_preferences(request.headers.get("Prefer", "")), arguments)
+        except (OperationalError, InterfaceError) as err:
+            # Not `database_unavailable`, which says that nothing was paid for: the service raises that itself.
+            raise ImagesError from err
         headers = {"Preference-Applied": outcome.applied} if outcome.applied else {}
         location = self._location(outcome.image)
         if outcome.image.status == Status.PENDING:

@@ -249,13 +249,77 @@ def test_the_log_has_one_line_at_the_start_and_one_at_the_end(
     assert "code=provider_timeout" in lines[3]
 
 
-def test_a_chunked_body_is_read_like_any_other(api: APIClient, brush: Brush, user: User) -> None:
-    """A client that streams its body sends no length, and gunicorn hands the chunks over joined."""
-    headers = {"Authorization": f"Token {Token.objects.get(user=user).key}", "Content-Type": "application/json"}
-    environ = RequestFactory().post(URL, headers={"transfer-encoding": "chunked", **headers}).environ
-    environ.pop("CONTENT_LENGTH", None)
-    environ["wsgi.input"] = BytesIO(json.dumps(BODY).encode())
-    environ["CONTENT_TYPE"] = "application/json"
-    request = WSGIRequest(environ)
-    answer = resolve(URL).func(request)
-    assert (answer.status_code, answer.data["status"]) == (200, "ready")
+class Body(BytesIO):
+    """A body that remembers how much of it was read at once."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.sizes: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.sizes.append(-1 if size is None else size)
+        return super().read(size)
+
+
+class BrokenBody(Body):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise ConnectionResetError
+
+
+def send(body: Body, *, token: str = "", chunked: bool = False, **headers: str) -> Any:
+    """Post a body; a client that streams it sends no length, and the server hands the chunks over joined."""
+    length = "" if chunked else str(len(body.getvalue()))
+    meta = {"HTTP_AUTHORIZATION": f"Token {token}"} if token else {}
+    if chunked:
+        meta["HTTP_TRANSFER_ENCODING"] = "chunked"
+    environ = {**RequestFactory().get(URL, headers=headers).environ, **meta, "REQUEST_METHOD": "POST"}
+    environ |= {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": length, "wsgi.input": body}
+    return resolve(URL).func(WSGIRequest(environ)).render()
+
+
+@pytest.fixture
+def token(api: APIClient, brush: Brush, user: User) -> str:
+    return Token.objects.get(user=user).key
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+class TestBody:
+    """How a body is read."""
+
+    def test_whole_and_in_large_pieces(self, token: str, chunked: bool) -> None:
+        body = Body(json.dumps({**BODY, "description": "x" * 90_000}).encode())
+        assert send(body, token=token, chunked=chunked).data["status"] == "ready"
+        assert len(body.sizes) <= 4
+
+    @pytest.mark.parametrize("accept", ["application/json", "text/html"])
+    def test_not_at_all_if_its_caller_is_not_known(self, brush: Brush, db: None, accept: str, chunked: bool) -> None:
+        body = Body(json.dumps(BODY).encode())
+        assert send(body, chunked=chunked, accept=accept).status_code == 401
+        assert send(body, token="wrong", chunked=chunked, accept=accept).status_code == 401
+        assert body.sizes == []
+
+    def test_not_further_than_the_limit(self, token: str, settings: Any, chunked: bool) -> None:
+        settings.IMAGES = {**settings.IMAGES, "MAX_BODY_BYTES": 100_000}
+        body = Body(b" " * 10_000_000)
+        answer = send(body, token=token, chunked=chunked)
+        assert (answer.status_code, answer.data["code"]) == (413, "payload_too_large")
+        assert sum(body.sizes) <= 100_001
+
+    def test_not_for_ever(self, token: str, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
+        monkeypatch.setattr("images.api.views.BODY_TIMEOUT", -1)
+        answer = send(Body(json.dumps(BODY).encode()), token=token, chunked=chunked)
+        assert (answer.status_code, answer.data["code"]) == (408, "request_timeout")
+        assert answer.data["retryable"]
+
+    def test_one_that_breaks_off_is_a_400(self, token: str, chunked: bool) -> None:
+        answer = send(BrokenBody(b"{}"), token=token, chunked=chunked)
+        assert (answer.status_code, answer.data["code"]) == (400, "invalid_request")
+
+
+def test_the_csrf_check_of_a_session_reads_no_form_above_the_limit(user: User, brush: Brush, settings: Any) -> None:
+    settings.IMAGES = {**settings.IMAGES, "MAX_BODY_BYTES": 1024}
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(user)
+    client.cookies["csrftoken"] = "a" * 32
+    answer = client.post("/api/images/", "title=" + "x" * 2000, content_type="application/x-www-form-urlencoded")
+    assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
