@@ -22,11 +22,14 @@ logger = logging.getLogger("images")
 def delete_image(*, image: GeneratedImage) -> None:
     """Delete an image: the row is marked, the file goes, the row goes.
 
-    A crash in between is finished by the next call or by `reconcile_images`. Inside somebody's transaction the
-    file goes when that commits.
+    A crash in between is finished by the next call or by `reconcile_images`. Inside an open transaction the file is
+    removed when that commits.
+
+    Args:
+        image: The row to delete. Its file may be there or not.
 
     Raises:
-        images.exceptions.ImageNotFound: Somebody else has deleted it meanwhile.
+        images.exceptions.ImageNotFound: The row is gone: another call has deleted it.
         images.exceptions.StorageError: The file could not be removed; the row stays and the call can be repeated.
     """
     rows = GeneratedImage.objects.filter(pk=image.pk)
@@ -39,33 +42,43 @@ def delete_image(*, image: GeneratedImage) -> None:
     if not marked:
         raise ImageNotFound
     try:
-        remove_file(image)
+        _remove_file(image)
     except StorageError:
         log_event(logger, logging.ERROR, "deletion_failed", image=image.pk, content_item=image.content_item_id)
         raise
+    rows.removed_file = image.file_name  # type: ignore[attr-defined]  # the receiver need not remove it again
     deleted, _ = rows.delete()
     if not deleted:
         raise ImageNotFound
 
 
-def remove_file(image: GeneratedImage) -> None:
-    """Remove the image's file, also one that a killed process left without telling its row."""
+def _remove_file(image: GeneratedImage) -> None:
+    """Remove the image's file, also one that a killed process left without recording its name."""
     names = [image.file_name] if image.file_name else storage.possible_names(image.file_stem)
     for name in names:
         storage.remove(name)
 
 
-def _after_delete(instance: GeneratedImage, using: str, **_: Any) -> None:
-    """Remove the file of a row that is gone, whichever way it went: admin, queryset, cascade."""
+def _after_delete(instance: GeneratedImage, using: str, origin: Any = None, **_: Any) -> None:
+    """Remove the file of a row that is gone, whichever way it went: admin, queryset, cascade.
+
+    Args:
+        instance: The row as the database held it.
+        using: The database's alias.
+        origin: The queryset or instance whose deletion this is a part of.
+    """
     gone = copy.copy(instance)  # Django empties the instance's primary key before an outer transaction commits
-    transaction.on_commit(lambda: _finish_delete(gone), using=using, robust=True)
+    # A generation that ends at this moment may have stored a file that `delete_image` did not know of.
+    is_removed = bool(gone.file_name) and getattr(origin, "removed_file", "") == gone.file_name
+    transaction.on_commit(lambda: _finish_delete(gone, is_removed=is_removed), using=using, robust=True)
 
 
-def _finish_delete(image: GeneratedImage) -> None:
+def _finish_delete(image: GeneratedImage, *, is_removed: bool) -> None:
     try:
-        remove_file(image)
+        if not is_removed:
+            _remove_file(image)
     except StorageError as err:
-        # The row is gone, so nobody can be told: reconcile_images finds a file without a row.
+        # The row is gone, so no caller can be told: reconcile_images finds a file without a row.
         log_event(logger, logging.ERROR, "file_left_behind", exc_info=err, image=image.pk, file=image.file_name)
     log_event(logger, logging.INFO, "image_deleted", image=image.pk, content_item=image.content_item_id)
     image_deleted.send_robust(GeneratedImage, image=image)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from datetime import datetime
+from typing import Any, ClassVar, NoReturn
 
 from django.core.files.base import File
 from django.core.files.storage import InMemoryStorage, Storage
@@ -11,6 +12,7 @@ from pytest_django import Settings
 IN_MEMORY = "django.core.files.storage.InMemoryStorage"
 BROKEN = "tests.fakes.storages.BrokenStorage"
 ONE_WAY = "tests.fakes.storages.OneWayStorage"
+COUNTING = "tests.fakes.storages.CountingStorage"
 
 
 class VendorError(Exception):
@@ -39,6 +41,35 @@ class OneWayStorage(InMemoryStorage):
 
     def get_modified_time(self, name: str) -> NoReturn:
         raise NotImplementedError
+
+
+class CountingStorage(InMemoryStorage):
+    """A remote storage that remembers what it was asked: each call would be a round trip."""
+
+    calls: ClassVar[list[tuple[str, str]]] = []
+
+    def _count(self, call: str, name: str) -> None:
+        self.calls.append((call, name))
+
+    def open(self, name: str, mode: str = "rb") -> File[bytes]:
+        self._count("open", name)
+        return super().open(name, mode)
+
+    def delete(self, name: str) -> None:
+        self._count("delete", name)
+        super().delete(name)
+
+    def exists(self, name: str) -> bool:
+        self._count("exists", name)
+        return super().exists(name)
+
+    def size(self, name: str) -> int:
+        self._count("size", name)
+        return super().size(name)
+
+    def get_modified_time(self, name: str) -> datetime:
+        self._count("get_modified_time", name)
+        return super().get_modified_time(name)
 
 
 def use_storage(settings: Settings, backend: str, **options: Any) -> None:
