@@ -26,7 +26,7 @@ from django.utils.module_loading import import_string
 from .conf import SETTINGS, Network, conf
 from .models import image_storage
 from .providers import get_provider
-from .providers.calendar import utc_today
+from .providers.models import utc_today
 from .services.prompts import get_prompt_builder
 
 #: The checks' tag: `manage.py check --tag images`.
@@ -155,14 +155,14 @@ def _model_messages(alias: str) -> list[CheckMessage]:
         provider = get_provider(alias)
     except ImproperlyConfigured:
         return []  # check_providers has said so
-    retirement = provider.retirement()
-    if retirement is None:
+    deprecation = provider.deprecation()
+    if deprecation is None:
         return []
     hint = (
-        f"{retirement.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. Where a "
+        f"{deprecation.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. Where a "
         f'server of your own still has the model, add "{MODEL_RETIRED}" to SILENCED_SYSTEM_CHECKS.'
     )
-    sentence = retirement.sentence(provider.model, utc_today())
+    sentence = deprecation.sentence(provider.model, utc_today())
     return [Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=MODEL_RETIRED)]
 
 

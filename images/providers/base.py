@@ -1,20 +1,38 @@
-"""What a provider is: bytes in, bytes out. No ORM, no DRF, no settings.
+"""What a provider is, and what the providers on top of an official SDK share. No ORM, no DRF, no settings.
 
-A provider is three short steps, `build`, `call` and `parse`, under `ImageProvider.paint`, which nobody overrides.
+A provider is three short steps, `build`, `call` and `parse`, under `ImageProvider.generate`, which is not overridden.
 Only the frozen dataclasses of this module and the exceptions of `images.exceptions` cross the boundary.
 """
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import json
+import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import Any, ClassVar, Generic, TypeVar, final
+from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from .calendar import Retirement
-    from .lookup import ModelStatus
+import httpx2
+
+from ..exceptions import ProviderFailure, ProviderNotConfigured
+from .errors import Vendor, broken, not_delivered, too_late
+from .http import CONNECT_TIMEOUT, Call, Transport, open_call, tls_context
+from .models import Deprecation, ModelStatus, find_deprecation
+
+try:
+    import orjson
+except ImportError:  # The extra "fast" is not installed: the standard library does the same, slower.
+    orjson = None  # type: ignore[assignment]
+try:
+    import pybase64
+except ImportError:
+    pybase64 = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +58,7 @@ class Deadline:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """What to paint.
+    """What to generate.
 
     Attributes:
         prompt: The whole prompt, in words.
@@ -64,13 +82,13 @@ class ImageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderImage:
-    """What a provider painted.
+    """What a provider generated.
 
     Attributes:
         data: The image's bytes as received; the caller judges what they are.
-        model: The model that painted.
+        model: The model that made it.
         request_id: The provider's own name for the request, or "".
-        usage: What the provider reported as used (tokens), as reported; `None` where it reported nothing.
+        usage: What the provider reported as used (tokens), as reported; `None` if it reported nothing.
     """
 
     data: bytes = field(repr=False)
@@ -91,22 +109,34 @@ class ImageProvider(ABC):
 
     supports_negative_prompt: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "paint" in cls.__dict__:
+            message = f"{cls.__qualname__}.paint is never called: implement build, call and parse."
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options: Mapping[str, Any] = dict(options or {})
 
     @property
     def model(self) -> str:
-        """The configured model's name, or "" where there is no such thing."""
+        """The configured model's name, or "" if there is no such thing."""
         return str(self.options.get("model") or "")
 
     @final
-    def paint(self, request: ImageRequest) -> ProviderImage:
+    def generate(self, request: ImageRequest) -> ProviderImage:
         """Make one image.
 
         Raises:
             images.exceptions.ProviderFailure: Whatever went wrong, chained from the original error.
         """
         return self.parse(self.call(self.build(request), request.deadline))
+
+    @final
+    def paint(self, request: ImageRequest) -> ProviderImage:
+        """The old name of `generate`."""
+        warnings.warn("ImageProvider.paint is now called generate.", DeprecationWarning, stacklevel=2)
+        return self.generate(request)
 
     def build(self, request: ImageRequest) -> Any:
         """Turn the request into whatever `call` sends."""
@@ -129,18 +159,18 @@ class ImageProvider(ABC):
         """What an operator sets to choose the model, for advice."""
         return 'OPTIONS["model"]'
 
-    def retirement(self) -> Retirement | None:
-        """What the app's own calendar knows about the end of the model, without any network."""
+    def deprecation(self) -> Deprecation | None:
+        """What `images.providers.models` knows about the end of the model, without any network."""
         return None
 
     def look_up_model(self, deadline: Deadline) -> ModelStatus | None:
         """Ask whether the key is accepted and the model exists, by a call that costs nothing.
 
         Returns:
-            What the provider says, or `None` where it cannot be asked without painting.
+            What the provider says, or `None` if it cannot be asked without generating an image.
 
         Raises:
-            images.exceptions.ProviderFailure: As for `paint`.
+            images.exceptions.ProviderFailure: As for `generate`.
         """
         return None
 
@@ -148,7 +178,7 @@ class ImageProvider(ABC):
         """Image models that the key can use, a dozen at the most, by a call that costs nothing.
 
         Raises:
-            images.exceptions.ProviderFailure: As for `paint`.
+            images.exceptions.ProviderFailure: As for `generate`.
         """
         return ()
 
@@ -157,3 +187,238 @@ class ImageProvider(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
+
+
+# --- on top of an official SDK ----------------------------------------------------------------------------------
+
+Client = TypeVar("Client")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+_DEFAULT_MAX_IMAGE_BYTES = 30 * 1024 * 1024
+
+#: What an SDK raises over an answer that it cannot make sense of; JSON's, Unicode's and pydantic's own errors
+#: are ValueErrors. Before an answer the same classes mean a mistake on our side.
+_NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
+
+class SDKProvider(ImageProvider, Generic[Client, Answer]):
+    """The base of `OpenAIProvider` and `GeminiProvider`: a key, one client a process, one call under a deadline.
+
+    Options (all but `api_key` may be left out): `api_key`, `model`, `base_url`, `max_image_bytes`, and
+    `timeout_connect` in seconds. A subclass says which vendor it is for, builds a client and sends with it.
+    """
+
+    vendor: ClassVar[Vendor]
+    #: The module of the SDK, and the extra of this package that brings it.
+    sdk: ClassVar[str]
+    extra: ClassVar[str]
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(options)
+        self._built: Client | None = None
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def build_client(self, http_client: httpx2.Client) -> Client:
+        """Import the SDK and build its client on top of `http_client`."""
+
+    @abstractmethod
+    def send(self, client: Client, payload: Any, deadline: Deadline, call: Call) -> Answer:
+        """Call the SDK once, for the raw answer: what an SDK makes of two megabytes of base64 takes three times
+        as long as `read_json` and `decode_base64`."""
+
+    @abstractmethod
+    def refusal(self, err: Exception, call: Call) -> ProviderFailure | None:
+        """The failure for an SDK's own exception over an error answer; `None` for any other exception."""
+
+    @final
+    def call(self, payload: Any, deadline: Deadline) -> Answer:
+        """Send `payload` once; nothing is repeated, and everything is over at the deadline."""
+        return self.ask(deadline, lambda client, call: self.send(client, payload, deadline, call))
+
+    @final
+    def ask(self, deadline: Deadline, question: Callable[[Client, Call], Result]) -> Result:
+        """Use the SDK's client once under the deadline.
+
+        Raises:
+            images.exceptions.ProviderFailure: Whatever went wrong, chained from the SDK's own error.
+        """
+        client = self.client()
+        if deadline.remaining <= 0:
+            raise too_late(self.vendor)
+        with open_call(deadline) as call:
+            try:
+                return question(client, call)
+            except ProviderFailure as failure:  # From below, by our own hand: fetching the file, for example.
+                failure.request_id = failure.request_id or call.request_id
+                raise
+            except Exception as err:
+                translated = self._failure(err, call)
+                if translated is None:
+                    raise
+                raise translated from err
+
+    def _failure(self, err: Exception, call: Call) -> ProviderFailure | None:
+        # openai wraps what the transport raised, google-genai does not.
+        for cause in (err, err.__cause__):
+            if isinstance(cause, ProviderFailure):
+                return cause
+            if isinstance(cause, httpx2.TransportError):
+                return not_delivered(self.vendor, cause, call)
+        failure = self.refusal(err, call)
+        if failure is None and call.status is not None and isinstance(err, _NONSENSE):
+            return broken(self.vendor, call)
+        return failure
+
+    def client(self) -> Client:
+        """The SDK's client, built at the first call and kept.
+
+        Raises:
+            ProviderNotConfigured: The key or the SDK is missing, or the base URL cannot be used.
+        """
+        if self._built is None:
+            with self._lock:
+                if self._built is None:
+                    self._built = self._build()
+        return self._built
+
+    def _build(self) -> Client:
+        if missing := self.check():
+            raise ProviderNotConfigured(f"{missing[0]} The operator has to set it right.")
+        transport = Transport(
+            # Base64 makes 4 bytes of 3; the rest is for what stands around the image.
+            max_body_bytes=int(self.max_image_bytes * 1.4) + 1024 * 1024,
+            connect_timeout=float(self.options.get("timeout_connect") or CONNECT_TIMEOUT),
+        )
+        # The transport reads the environment itself; no timeout here, so that only its deadline counts.
+        http_client = httpx2.Client(transport=transport, trust_env=False, follow_redirects=False, timeout=None)
+        try:
+            return self.build_client(http_client)
+        except ImportError as err:
+            raise ProviderNotConfigured(
+                f"The SDK for {self.vendor.name} cannot be imported. {self._how_to_install()}"
+            ) from err
+
+    def check(self) -> list[str]:
+        """Sentences about what is missing, without any network."""
+        found = []
+        key, base_url = self.api_key, self.base_url
+        if not key:
+            found.append(f"{self.vendor.key} is not set.")
+        elif not (key.isascii() and key.isprintable()) or " " in key:
+            found.append(f"{self.vendor.key} holds characters that no key has (a quote, a space, a line break?).")
+        if base_url and not _is_address(base_url):
+            found.append(f"{self.vendor.base_url} is not an address such as https://host/v1.")
+        if not self._is_installed():
+            found.append(f"The SDK for {self.vendor.name} is not installed. {self._how_to_install()}")
+        return found
+
+    def warm_up(self) -> None:
+        """Import the SDK, build the client and load the certificates, if the configuration is complete.
+
+        Raises:
+            ProviderNotConfigured: The certificates that the environment names cannot be read.
+        """
+        if not self.check():
+            self.client()
+            if not self.base_url.startswith("http:"):
+                tls_context()
+
+    @property
+    def model_setting(self) -> str:
+        """The vendor's own setting, for example `OPENAI_IMAGE_MODEL`."""
+        return self.vendor.model
+
+    def deprecation(self) -> Deprecation | None:
+        """What `images.providers.models` knows about the end of the model."""
+        return find_deprecation(self.vendor.name, self.model)
+
+    @property
+    def api_key(self) -> str:
+        """The configured key, or ""."""
+        return str(self.options.get("api_key") or "").strip()
+
+    @property
+    def base_url(self) -> str:
+        """The configured address without a trailing slash, or "" for the vendor's own."""
+        return str(self.options.get("base_url") or "").strip().rstrip("/")
+
+    @property
+    def max_image_bytes(self) -> int:
+        """The largest image to accept, in bytes."""
+        return int(self.options.get("max_image_bytes") or _DEFAULT_MAX_IMAGE_BYTES)
+
+    def _is_installed(self) -> bool:
+        try:
+            return importlib.util.find_spec(self.sdk) is not None
+        except ModuleNotFoundError:  # The package around it is missing, too ("google" of "google.genai").
+            return False
+
+    def _how_to_install(self) -> str:
+        return f"Install it with: pip install 'trygo-images[{self.extra}]'"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # A port that is no number, a bracket that is never closed.
+        return False
+
+
+# --- reading an answer ------------------------------------------------------------------------------------------
+
+
+def read_json(text: bytes | str) -> Any:
+    """Parse an answer, fast if the extra `fast` is installed.
+
+    Raises:
+        ValueError, RecursionError: It is not JSON.
+    """
+    if orjson is not None:
+        try:
+            return orjson.loads(text)
+        except ValueError:
+            pass  # The standard library also reads NaN, which must not cost a picture.
+    return json.loads(text)
+
+
+def decode_base64(text: str | bytes) -> bytes:
+    """Decode standard base64 strictly.
+
+    Raises:
+        ValueError: There is a character that does not belong, or the padding is wrong.
+    """
+    if pybase64 is not None:
+        return pybase64.b64decode(text, validate=True)
+    return base64.b64decode(text, validate=True)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` if it is a JSON object, else an empty one: an answer may hold anything anywhere."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The JSON objects in `value`, if it is a list; else none."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def counts(reported: Any, depth: int = 4) -> Any:
+    """What a provider reported as used, as plain JSON: numbers, single words, and what holds them.
+
+    Anything else (free text, NaN, null bytes) could not be stored everywhere, and is left out.
+
+    Args:
+        reported: The answer's own `usage`, as dicts and lists.
+        depth: How deeply to look.
+    """
+    if isinstance(reported, Mapping) and depth:
+        pairs = {str(key)[:64]: counts(value, depth - 1) for key, value in list(reported.items())[:32]}
+        return {key: value for key, value in pairs.items() if value is not None and key.isidentifier()} or None
+    if isinstance(reported, list) and depth:
+        return [value for item in reported[:32] if (value := counts(item, depth - 1)) is not None] or None
+    if isinstance(reported, str):
+        return reported if reported.isidentifier() and len(reported) <= 64 else None
+    return reported if isinstance(reported, int) and not isinstance(reported, bool) else None

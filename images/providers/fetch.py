@@ -1,4 +1,4 @@
-"""Fetching the image where a server answers with an address instead of bytes.
+"""Fetching the image from an address, if a server answers with one instead of bytes.
 
 The address comes from outside, so it may point anywhere: at the machine itself, at the cloud's metadata service, at
 a file that never ends. Its host is resolved once, every address is checked, and the connection goes to a checked
@@ -10,23 +10,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
-from typing import Any
-from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError
+import httpx2
 
-from ..exceptions import ProviderBadResponse, ProviderFailure, ProviderTimeout
-from .addresses import is_public
-from .base import Deadline
-from .body import BodyTooLarge, read_body
-from .connections import SOCKET_OPTIONS, guarded
-from .exchange import Exchange, exchange
-from .lifting import decode_base64
-from .outbound import proxy_for, tls_context
-from .transport import CONNECT_TIMEOUT
+from ..exceptions import ProviderBadResponse, ProviderTimeout
+from .base import Deadline, decode_base64
+from .http import ResponseTooLarge, Transport, open_call, proxy_for
 
 _DATA_URL = "data:"
 _HINT = "The operator can allow its host in IMAGE_FETCH_ALLOWED_HOSTS."
@@ -44,7 +33,7 @@ def fetch_image(url: str, *, deadline: Deadline, max_bytes: int, allowed_hosts: 
         url: `https://…`, or `data:…;base64,…`, which is decoded in place.
         deadline: The total deadline.
         max_bytes: The most bytes to accept.
-        allowed_hosts: Host names for which plain http and addresses inside the network are fine.
+        allowed_hosts: Hosts for which plain http and addresses inside the network are fine.
 
     Raises:
         ProviderBadResponse: The address is refused or redirects, the file is missing, too large or broken.
@@ -52,82 +41,44 @@ def fetch_image(url: str, *, deadline: Deadline, max_bytes: int, allowed_hosts: 
     """
     if url[: len(_DATA_URL)].lower() == _DATA_URL:
         return _from_data_url(url, max_bytes)
-    request = _prepared(url)
-    parts = urlsplit(str(request.url))
-    host = (parts.hostname or "").lower()
-    trusted = host in {allowed.lower() for allowed in allowed_hosts}
-    if parts.scheme != "https" and not (trusted and parts.scheme == "http"):
+    target = _parsed(url)
+    trusted = target.host.lower() in {allowed.lower() for allowed in allowed_hosts}
+    if target.scheme != "https" and not (trusted and target.scheme == "http"):
         raise ProviderBadResponse(f"The provider sent an address that is not https. {_HINT}")
-    proxy = proxy_for(str(request.url))
+    behind_proxy = proxy_for(str(target)) is not None
     if not trusted:
-        _refuse_inside(host, behind_proxy=proxy is not None)
+        _refuse_inside(target.host.lower(), behind_proxy=behind_proxy)
     # A proxy resolves by itself, and the address that we connect to is its own.
-    permit = None if trusted or proxy else _permit_public
-    with exchange(deadline, permit=permit) as opened:
+    permit = None if trusted or behind_proxy else _permit_public
+    request = httpx2.Request("GET", target, headers={"Accept": "image/*", "User-Agent": "images"})
+    with open_call(deadline, permit=permit) as call:
         try:
-            data = _download(request, proxy, max_bytes, opened)
-        except (requests.RequestException, HTTPError, OSError, ValueError, BodyTooLarge) as err:
-            raise _translated(err, opened) from err
-        if opened.guard.expired:  # A file that ends with its connection looks whole when the watchdog ended it.
-            raise ProviderTimeout(_LATE)
-    return data
+            response = Transport(max_body_bytes=max_bytes).handle_request(request)
+        except AddressRefused as err:
+            raise _refused() from err
+        except ResponseTooLarge as err:
+            raise ProviderBadResponse("The image behind the provider's address is too large.") from err
+        except httpx2.TransportError as err:
+            if isinstance(err, httpx2.TimeoutException) and deadline.remaining <= 0:
+                raise ProviderTimeout(_LATE) from err
+            raise ProviderBadResponse(
+                "The image could not be fetched from the address that the provider sent."
+            ) from err
+    if call.status != httpx2.codes.OK:
+        raise ProviderBadResponse(f"The address that the provider sent answers with status {call.status}.")
+    return response.content
 
 
-def _prepared(url: str) -> requests.PreparedRequest:
-    """The request as it will be sent: the address is judged in the form in which it is connected to.
-
-    Two parsers may read one odd address differently; so the first one's output is all that the second one sees.
-    """
-    headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+def _parsed(url: str) -> httpx2.URL:
+    """The address as it will be connected to. There is one parser, so that two cannot read it differently."""
     try:
-        request = requests.Request("GET", url, headers=headers).prepare()
-        parts = urlsplit(str(request.url))
-        valid = bool(parts.hostname) and parts.port != 0
-    except ValueError as err:  # Also what requests raises for a missing scheme and the like.
-        raise ProviderBadResponse("The provider sent an address that is none.") from err
-    if not valid or "@" in parts.netloc or "@" in urlsplit(url).netloc:
-        raise ProviderBadResponse("The provider sent an address that is none, or one with a password in it.")
-    return request
-
-
-def _download(request: requests.PreparedRequest, proxy: str | None, max_bytes: int, opened: Exchange) -> bytes:
-    # Waiting for somebody else again: the place in which the answer was read goes back.
-    opened.working_set.give_back()
-    left = opened.deadline.remaining
-    if left <= 0:
-        raise ProviderTimeout(_LATE)
-    with requests.Session() as session:
-        # Nothing of the environment but the proxy given below: no other one, and no passwords from ~/.netrc.
-        session.trust_env = False
-        session.mount("https://", _GuardedAdapter())
-        session.mount("http://", _GuardedAdapter())
-        with session.send(
-            request,
-            proxies={"http": proxy, "https": proxy} if proxy else {},
-            timeout=(min(CONNECT_TIMEOUT, left), left),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            if response.status_code != requests.codes.ok:
-                raise ProviderBadResponse(
-                    f"The address that the provider sent answers with status {response.status_code}."
-                )
-            return read_body(response.raw, max_bytes)
-
-
-class _GuardedAdapter(HTTPAdapter):
-    """An adapter on the connections of this app: under the exchange's guard, to permitted addresses only."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=tls_context(), socket_options=SOCKET_OPTIONS, **kwargs)
-        guarded(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> PoolManager:
-        context = tls_context()
-        return guarded(super().proxy_manager_for(proxy, ssl_context=context, proxy_ssl_context=context, **kwargs))
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Leave verification to `tls_context`: `requests` would add its own authorities to the configured ones."""
+        target = httpx2.URL(url)
+        valid = bool(target.host) and target.port != 0
+    except (httpx2.InvalidURL, ValueError) as err:
+        raise ProviderBadResponse("The provider sent an address that cannot be read.") from err
+    if not valid or target.userinfo or "\\" in url:
+        raise ProviderBadResponse("The provider sent an address that cannot be read, or one with a password in it.")
+    return target
 
 
 def _permit_public(address: str) -> None:
@@ -169,16 +120,6 @@ def _looked_up(host: str) -> list[str]:
         return []
 
 
-def _translated(err: Exception, opened: Exchange) -> ProviderFailure:
-    if isinstance(err, AddressRefused):
-        return _refused()
-    if isinstance(err, BodyTooLarge):
-        return ProviderBadResponse("The image behind the provider's address is too large.")
-    if opened.guard.expired or opened.deadline.remaining <= 0:
-        return ProviderTimeout(_LATE)
-    return ProviderBadResponse("The image could not be fetched from the address that the provider sent.")
-
-
 def _refused() -> ProviderBadResponse:
     return ProviderBadResponse(f"The provider sent an address that is not allowed. {_HINT}")
 
@@ -193,3 +134,35 @@ def _from_data_url(url: str, max_bytes: int) -> bytes:
         return decode_base64(text)
     except ValueError as err:
         raise ProviderBadResponse("The provider sent a data address that cannot be decoded.") from err
+
+
+# --- the public internet -----------------------------------------------------------------------------------------
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: IPv6 ranges that lead elsewhere than their numbers say: IPv4-compatible, local NAT64, Teredo, site-local.
+_NEVER = tuple(ipaddress.ip_network(network) for network in ("::/96", "64:ff9b:1::/48", "2001::/32", "fec0::/10"))
+
+
+def is_public(address: str) -> bool:
+    """Whether `address` is one of the public internet.
+
+    Private, loopback, link-local, reserved, multicast and unspecified addresses are not, nor are IPv6 addresses in
+    which such an IPv4 address is wrapped (mapped, 6to4, NAT64).
+
+    Raises:
+        ValueError: It is not an IP address.
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = _wrapped(ip)
+        if inner is not None:
+            return is_public(str(inner))
+        if ip.is_site_local or any(ip in network for network in _NEVER):
+            return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_loopback or ip.is_link_local)
+
+
+def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour

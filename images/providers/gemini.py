@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,11 +12,20 @@ import httpx2
 
 from .. import exceptions as failures
 from ..exceptions import ProviderFailure
-from .base import Deadline, ImageRequest, ProviderImage
-from .exchange import Exchange, safe_id
-from .faults import Refusal, Vendor, no_image, refused, rejected, retry_after, seconds
-from .lookup import ModelStatus, gemini_names, gemini_status
-from .sdk import SDKProvider, counts
+from .base import (
+    Deadline,
+    ImageRequest,
+    ProviderImage,
+    SDKProvider,
+    counts,
+    decode_base64,
+    mapping,
+    mappings,
+    read_json,
+)
+from .errors import Refusal, Vendor, broken, no_image, refused, rejected, retry_after, seconds
+from .http import Call, safe_id
+from .models import ModelStatus, image_model_names
 
 if TYPE_CHECKING:
     from google.genai import Client
@@ -26,6 +35,7 @@ _OWN_ADDRESS = "https://generativelanguage.googleapis.com"
 #: What running installations and Google's image examples use, and where fields for images appear first; the SDK's own
 #: default is v1. A base URL that ends in /v1 chooses that.
 _DEFAULT_VERSION = "v1beta"
+_CAPITAL = re.compile(r"(?<!^)([A-Z])")
 _VERSIONED = re.compile(r"(.+)/(v\d+\w*)$")
 
 # google.genai.types.FinishReason: the reasons that are a judgement on the content.
@@ -44,14 +54,14 @@ _POLICY = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """What `call` hands to `parse`: the SDK's answer and the exchange it came by."""
+    """What `call` hands to `parse`: the answer's JSON and the call it came by."""
 
-    response: Any
-    exchange: Exchange
+    content: Any
+    call: Call
 
 
 class GeminiProvider(SDKProvider["Client", _Answer]):
-    """Paints with `models.generate_content`.
+    """Generates with `models.generate_content`.
 
     Options beside those of `SDKProvider`: `image_size` (`1K`, `2K`, …) and `extra_config` (fields laid over the
     `GenerateContentConfig`, for example `safety_settings`).
@@ -70,7 +80,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
         address, version = _address_and_version(self.base_url)
         # The SDK also builds clients for asyncio and websockets, each with certificates of its own (0.1 s together).
-        # Nobody uses them here; with this context, which trusts nobody, they are free.
+        # They are not used here; with this context, which trusts no one, they are free.
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return genai.Client(
             vertexai=False,  # Else GOOGLE_GENAI_USE_VERTEXAI decides.
@@ -101,70 +111,87 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         }
         return {"model": self.model, "contents": request.prompt, "config": config}
 
-    def send(self, client: Client, payload: Any, deadline: Deadline, opened: Exchange) -> _Answer:
+    def send(self, client: Client, payload: Any, deadline: Deadline, call: Call) -> _Answer:
         """Ask once. The timeout also tells Google when to stop (`X-Server-Timeout`)."""
-        milliseconds = max(1, int(deadline.remaining * 1000))
-        config = {**payload["config"], "http_options": {"timeout": milliseconds}}
-        return _Answer(response=client.models.generate_content(**{**payload, "config": config}), exchange=opened)
+        config = {
+            **payload["config"],
+            "http_options": {"timeout": _milliseconds(deadline)},
+            "should_return_http_response": True,
+        }
+        response = client.models.generate_content(**{**payload, "config": config}).sdk_http_response
+        return _Answer(content=read_json((response and response.body) or ""), call=call)
 
-    def look_up_model(self, deadline: Deadline) -> ModelStatus:
-        """Ask for the model's entry.
-
-        Raises:
-            ProviderModelUnavailable: There is none, or it is one of a model that does not paint this way.
-        """
-        status = self.ask(deadline, lambda client, _: gemini_status(client, self.model, deadline.remaining))
-        if status is None:
-            raise refused(self.vendor, self.model, Refusal(status=404), None)
-        return status
-
-    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
-        """The image models of this key."""
-        return self.ask(deadline, lambda client, _: gemini_names(client, deadline.remaining))
-
-    def parse(self, answer: Any) -> ProviderImage:
+    def parse(self, answer: _Answer) -> ProviderImage:
         """The first image that is not a draft (`thought`).
 
         Raises:
             ContentRejected: The prompt or the picture was blocked.
-            ProviderNoImage: A proper answer without an image.
+            ProviderBadResponse: The answer is not what the API promises.
+            ProviderNoImage: It is, but holds no image.
         """
-        response, exchange = answer.response, answer.exchange
-        request_id = safe_id(response.response_id) or exchange.request_id
-        data = next(_images(response), None)
-        if data is None:
-            raise self._without_image(response, request_id)
-        usage = response.usage_metadata
-        return ProviderImage(
-            data=exchange.restore(data) or data,
-            model=self.model,
-            request_id=request_id,
-            usage=counts(usage.model_dump(mode="json", exclude_none=True, warnings=False) if usage else None),
-        )
+        call, content = answer.call, mapping(answer.content)
+        request_id = safe_id(content.get("responseId")) or call.request_id
+        if not _is_promised(answer.content):
+            raise broken(self.vendor, call)
+        text = next(_images(content), None)
+        if text is None:
+            raise self._without_image(content, request_id)
+        try:
+            # JSON may spell bytes in either alphabet of base64; Google's SDK reads both.
+            data = decode_base64(text.replace("-", "+").replace("_", "/"))
+        except ValueError as err:
+            raise broken(self.vendor, call) from err
+        usage = counts(_snake_case(content.get("usageMetadata")))
+        return ProviderImage(data=data, model=self.model, request_id=request_id, usage=usage)
 
-    def _without_image(self, response: Any, request_id: str) -> ProviderFailure:
-        feedback = response.prompt_feedback
-        reasons = {_word(candidate.finish_reason) for candidate in response.candidates or ()}
-        if (feedback is not None and feedback.block_reason) or reasons & _POLICY:
+    def _without_image(self, content: Mapping[str, Any], request_id: str) -> ProviderFailure:
+        reasons = {str(candidate.get("finishReason")) for candidate in mappings(content.get("candidates"))}
+        if mapping(content.get("promptFeedback")).get("blockReason") or reasons & _POLICY:
             return rejected(self.vendor, request_id)
         return no_image(self.vendor, request_id)
 
-    def refusal(self, err: Exception, opened: Exchange) -> ProviderFailure | None:
+    def refusal(self, err: Exception, call: Call) -> ProviderFailure | None:
         """The failure for the SDK's exception over an error answer."""
         from google.genai import errors
 
         if not isinstance(err, errors.APIError):
             return None
-        error = _error(err.details)
-        details = _details(error)
+        error = mapping(mapping(err.details).get("error"))
+        details = mappings(error.get("details"))
         refusal = Refusal(
-            status=int(opened.status or err.code or 0),
+            status=int(call.status or err.code or 0),
             code=str(err.status or ""),
             message=str(error.get("message") or ""),
-            request_id=opened.request_id,
-            retry_after=retry_after(opened.headers) or _retry_delay(details),
+            request_id=call.request_id,
+            retry_after=retry_after(call.headers) or _retry_delay(details),
         )
         return refused(self.vendor, self.model, refusal, _special(refusal, details))
+
+    def look_up_model(self, deadline: Deadline) -> ModelStatus:
+        """Ask for the model's entry.
+
+        Raises:
+            ProviderModelUnavailable: There is none, or it belongs to a model that generates in another way (Imagen).
+        """
+        config: Any = {"http_options": {"timeout": _milliseconds(deadline)}}
+        found = self.ask(deadline, lambda client, _: client.models.get(model=self.model, config=config))
+        if found.supported_actions and "generateContent" not in found.supported_actions:
+            raise refused(self.vendor, self.model, Refusal(status=404), None)
+        return ModelStatus()
+
+    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
+        """The image models of this key."""
+        config: Any = {"page_size": 1000, "http_options": {"timeout": _milliseconds(deadline)}}
+        models = self.ask(deadline, lambda client, _: client.models.list(config=config).page)
+        return image_model_names(
+            (model.name or "").rpartition("/")[2]
+            for model in models
+            if "generateContent" in (model.supported_actions or ["generateContent"])
+        )
+
+
+def _milliseconds(deadline: Deadline) -> int:
+    return max(1, int(deadline.remaining * 1000))
 
 
 def _address_and_version(base_url: str) -> tuple[str, str]:
@@ -175,35 +202,37 @@ def _address_and_version(base_url: str) -> tuple[str, str]:
     return base_url or _OWN_ADDRESS, _DEFAULT_VERSION
 
 
-def _images(response: Any) -> Iterator[bytes]:
-    for candidate in response.candidates or ():
-        for part in (candidate.content.parts if candidate.content else None) or ():
-            if not part.thought and part.inline_data is not None and part.inline_data.data:
-                yield part.inline_data.data
+def _is_promised(content: Any) -> bool:
+    """Whether the answer has the API's shape as far as it matters here: other fields may hold anything."""
+    if not isinstance(content, Mapping):
+        return False
+    candidates = content.get("candidates")
+    return candidates is None or (
+        isinstance(candidates, list) and all(isinstance(one, Mapping) for one in candidates)
+    )
 
 
-def _word(reason: Any) -> str:
-    return str(getattr(reason, "value", reason))
+def _images(content: Mapping[str, Any]) -> Iterator[str]:
+    for candidate in mappings(content.get("candidates")):
+        for part in mappings(mapping(candidate.get("content")).get("parts")):
+            text = mapping(part.get("inlineData")).get("data")
+            if isinstance(text, str) and text and not part.get("thought"):
+                yield text
 
 
-def _error(body: Any) -> dict[str, Any]:
-    """An error answer's `error`, where it has that shape."""
-    error = body.get("error") if isinstance(body, dict) else None
-    return error if isinstance(error, dict) else {}
+def _snake_case(reported: Any) -> Any:
+    """Google's `usageMetadata` with the names that its SDK gives the fields, under which rows have kept them."""
+    if isinstance(reported, Mapping):
+        return {_CAPITAL.sub(r"_\1", str(key)).lower(): _snake_case(value) for key, value in reported.items()}
+    return [_snake_case(item) for item in reported] if isinstance(reported, list) else reported
 
 
-def _details(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """The dicts in an error's `details`, as far as they are there."""
-    details = error.get("details")
-    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
-
-
-def _retry_delay(details: list[dict[str, Any]]) -> float | None:
+def _retry_delay(details: list[Mapping[str, Any]]) -> float | None:
     """Seconds to wait as google.rpc.RetryInfo says ("2s"), or `None`."""
     return next((delay for detail in details if (delay := seconds(detail.get("retryDelay"))) is not None), None)
 
 
-def _special(refusal: Refusal, details: list[dict[str, Any]]) -> type[ProviderFailure] | None:
+def _special(refusal: Refusal, details: list[Mapping[str, Any]]) -> type[ProviderFailure] | None:
     """What Google's details say beyond the status: a bad key is a 400 there, a spent day a 429."""
     if any(detail.get("reason") == "API_KEY_INVALID" for detail in details):
         return failures.ProviderAuth
@@ -215,9 +244,7 @@ def _special(refusal: Refusal, details: list[dict[str, Any]]) -> type[ProviderFa
     return None
 
 
-def _quotas(details: list[dict[str, Any]]) -> Iterator[str]:
+def _quotas(details: list[Mapping[str, Any]]) -> Iterator[str]:
     for detail in details:
-        violations = detail.get("violations")
-        for violation in violations if isinstance(violations, list) else ():
-            if isinstance(violation, dict):
-                yield str(violation.get("quotaId", ""))
+        for violation in mappings(detail.get("violations")):
+            yield str(violation.get("quotaId", ""))

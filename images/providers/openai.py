@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -12,14 +13,21 @@ import httpx2
 
 from .. import exceptions as failures
 from ..exceptions import ProviderFailure
-from .base import Deadline, ImageRequest, ProviderImage
-from .exchange import Exchange
-from .faults import Refusal, Vendor, broken, no_image, refused, retry_after
+from .base import (
+    Deadline,
+    ImageRequest,
+    ProviderImage,
+    SDKProvider,
+    counts,
+    decode_base64,
+    mapping,
+    mappings,
+    read_json,
+)
+from .errors import Refusal, Vendor, broken, no_image, refused, retry_after
 from .fetch import fetch_image
-from .lifting import decode_base64
-from .lookup import ModelStatus, openai_names, openai_status
-from .sdk import SDKProvider, counts
-from .sizes import size_for
+from .http import Call
+from .models import ModelStatus, image_model_names, parse_day
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -39,15 +47,15 @@ _EXHAUSTED = {"insufficient_quota", "billing_hard_limit_reached", "billing_limit
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """What `call` hands to `parse`: the SDK's answer, the exchange it came by, and the file if it was fetched."""
+    """What `call` hands to `parse`: the answer's JSON, the call it came by, and the file if it was fetched."""
 
-    response: Any
-    exchange: Exchange
+    content: Any
+    call: Call
     fetched: bytes | None = None
 
 
 class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
-    """Paints with `images.generate`.
+    """Generates with `images.generate`.
 
     Options beside those of `SDKProvider`: `quality`, `size` (`WIDTHxHEIGHT`), `output_format`, `organization`,
     `project`, `extra_body` (a dict laid over the request's JSON) and `fetch_allowed_hosts` (see
@@ -93,79 +101,84 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         }
         return {name: value for name, value in payload.items() if value}
 
-    def send(self, client: OpenAI, payload: Any, deadline: Deadline, opened: Exchange) -> _Answer:
-        """Ask once; where the answer is an address, fetch the file at once, since such addresses expire."""
-        response = client.images.generate(**payload, timeout=deadline.remaining + _BEHIND)
-        url = _first_url(response)
+    def send(self, client: OpenAI, payload: Any, deadline: Deadline, call: Call) -> _Answer:
+        """Ask once. If the answer is an address, fetch the file at once, since such addresses expire."""
+        raw = client.images.with_raw_response.generate(**payload, timeout=deadline.remaining + _BEHIND)
+        content = read_json(raw.http_response.content)
+        del raw  # Not a second copy of the image while a file is fetched.
+        url = _first_url(content)
         if url is None:
-            return _Answer(response=response, exchange=opened)
+            return _Answer(content=content, call=call)
         fetched = fetch_image(
             url,
             deadline=deadline,
             max_bytes=self.max_image_bytes,
             allowed_hosts=tuple(self.options.get("fetch_allowed_hosts") or ()),
         )
-        return _Answer(response=response, exchange=opened, fetched=fetched)
+        return _Answer(content=content, call=call, fetched=fetched)
 
-    def look_up_model(self, deadline: Deadline) -> ModelStatus:
-        """Ask for the model's entry, which also tells when it will be shut down."""
-        own = self.base_url in ("", _OWN_ADDRESS)
-        seconds = deadline.remaining + _BEHIND
-        return self.ask(deadline, lambda client, _: openai_status(client, self.model, seconds, is_own=own))
-
-    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
-        """The image models of this key."""
-        seconds = deadline.remaining + _BEHIND
-        return self.ask(deadline, lambda client, _: openai_names(client, seconds))
-
-    def parse(self, answer: Any) -> ProviderImage:
+    def parse(self, answer: _Answer) -> ProviderImage:
         """The first image of the answer.
 
         Raises:
             ProviderBadResponse: The answer is not what the API promises.
             ProviderNoImage: It is, but holds no image.
         """
-        exchange = answer.exchange
+        call, content = answer.call, mapping(answer.content)
         data = answer.fetched
         if data is None:
-            text = next((text for item in _items(answer.response) if (text := _text(item, "b64_json"))), None)
+            text = next((text for item in mappings(content.get("data")) if (text := _text(item, "b64_json"))), None)
             if text is None:
-                if getattr(answer.response, "data", answer) is None or _is_list(answer.response):
-                    raise no_image(self.vendor, exchange.request_id)
-                raise broken(self.vendor, exchange)
-            data = exchange.restore(text) or self._decoded(text, exchange)
-        usage: Any = getattr(answer.response, "usage", None)
-        return ProviderImage(
-            data=data,
-            model=self.model,
-            request_id=exchange.request_id,
-            usage=counts(usage.to_dict(warnings=False)) if hasattr(usage, "to_dict") else None,
-        )
+                promised = isinstance(answer.content, Mapping) and isinstance(content.get("data"), list | None)
+                raise no_image(self.vendor, call.request_id) if promised else broken(self.vendor, call)
+            try:
+                data = decode_base64(text)
+            except ValueError as err:
+                raise broken(self.vendor, call) from err
+        usage = counts(content.get("usage"))
+        return ProviderImage(data=data, model=self.model, request_id=call.request_id, usage=usage)
 
-    def _decoded(self, text: str, exchange: Exchange) -> bytes:
-        try:
-            return decode_base64(text)
-        except ValueError as err:
-            raise broken(self.vendor, exchange) from err
-
-    def refusal(self, err: Exception, opened: Exchange) -> ProviderFailure | None:
+    def refusal(self, err: Exception, call: Call) -> ProviderFailure | None:
         """The failure for the SDK's exceptions over an error answer."""
         import openai
 
         if not isinstance(err, openai.APIError):
             return None
         if not isinstance(err, openai.APIStatusError):
-            return broken(self.vendor, opened)
-        body = err.body if isinstance(err.body, Mapping) else {}
+            return broken(self.vendor, call)
         words = {str(word) for word in (err.code, err.type) if word}
         refusal = Refusal(
             status=err.status_code,
             code=" ".join(sorted(words)),
-            message=str(body.get("message") or ""),
-            request_id=opened.request_id,
-            retry_after=retry_after(opened.headers),
+            message=str(mapping(err.body).get("message") or ""),
+            request_id=call.request_id,
+            retry_after=retry_after(call.headers),
         )
         return refused(self.vendor, self.model, refusal, _special(words, str(err.param or "")))
+
+    def look_up_model(self, deadline: Deadline) -> ModelStatus:
+        """Ask for the model's entry, which also tells when it will be shut down."""
+        return self.ask(deadline, lambda client, _: self._model_status(client, deadline))
+
+    def _model_status(self, client: OpenAI, deadline: Deadline) -> ModelStatus:
+        import openai
+
+        try:
+            found = client.models.retrieve(self.model, timeout=deadline.remaining + _BEHIND)
+        except openai.APIStatusError as err:
+            if err.status_code == 403 or "Missing scopes" in str(err):
+                return ModelStatus(doubt="The key was accepted, but may not look at models.")
+            elsewhere = self.base_url not in ("", _OWN_ADDRESS)  # Other servers may not know this call.
+            if elsewhere and err.status_code in (404, 405, 501) and err.code != "model_not_found":
+                return ModelStatus(doubt="The server under OPENAI_BASE_URL does not tell which models it has.")
+            raise
+        _ = found.id  # An answer in another shape (HTML, say) has no such thing.
+        return ModelStatus(shutdown=parse_day(found.shutdown_date))
+
+    def model_names(self, deadline: Deadline) -> tuple[str, ...]:
+        """The image models of this key, except those whose end has been announced."""
+        models = self.ask(deadline, lambda client, _: client.models.list(timeout=deadline.remaining + _BEHIND).data)
+        return image_model_names(model.id for model in models if parse_day(model.shutdown_date) is None)
 
 
 def _special(words: set[str], param: str) -> type[ProviderFailure] | None:
@@ -187,22 +200,61 @@ def _without_ambient_headers(omit: Any) -> dict[str, Any]:
     return {name: omit for name in names if name.lower() != "authorization"}
 
 
-def _is_list(response: Any) -> bool:
-    return isinstance(getattr(response, "data", None), list)
-
-
-def _items(response: Any) -> list[Any]:
-    return list(response.data) if _is_list(response) else []
-
-
-def _text(item: Any, name: str) -> str | None:
-    value = getattr(item, name, None)
+def _text(item: Mapping[str, Any], name: str) -> str | None:
+    value = item.get(name)
     return value if isinstance(value, str) and value else None
 
 
-def _first_url(response: Any) -> str | None:
-    """The address of the first image, where no image comes as bytes."""
-    items = _items(response)
+def _first_url(content: Any) -> str | None:
+    """The address of the first image, if no image comes as bytes."""
+    items = mappings(mapping(content).get("data"))
     if any(_text(item, "b64_json") for item in items):
         return None
     return next((url for item in items if (url := _text(item, "url"))), None)
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------
+# By the model's family and arithmetic, never by a list of models. The GPT image models from 2 on take any size whose
+# sides are multiples of 16; the 1.x models and chatgpt-image-latest only three literals, the DALL-E models their own
+# (openai/types/image_generate_params.py). An unknown name is taken for a new model of the current kind.
+
+_STEP = 16
+
+#: The area of 1536x864, the 16:9 size in OpenAI's documentation: what the default quality and price are for.
+_LARGEST_AREA = 1536 * 864
+
+# A family's name is followed by its end or by something that is not part of the number: gpt-image-10 is no 1.x.
+_FAMILIES: tuple[tuple[re.Pattern[str], tuple[str, str, str]], ...] = (
+    (re.compile(r"gpt-image-1(?!\d)|chatgpt-image-latest$"), ("1536x1024", "1024x1024", "1024x1536")),
+    (re.compile(r"dall-e-3"), ("1792x1024", "1024x1024", "1024x1792")),
+    (re.compile(r"dall-e-2"), ("1024x1024", "1024x1024", "1024x1024")),
+)
+
+
+def size_for(model: str, aspect_ratio: tuple[int, int]) -> str:
+    """The size to ask `model` for, as `WIDTHxHEIGHT` in pixels.
+
+    Args:
+        model: The model's name; a gateway's prefix (`openai/…`) is ignored.
+        aspect_ratio: Width and height as small whole numbers.
+
+    Returns:
+        The family's closest literal, or the largest size of exactly this ratio that is not above 1536x864 in area.
+    """
+    width, height = aspect_ratio
+    name = model.rpartition("/")[2]
+    for pattern, (wide, square, tall) in _FAMILIES:
+        if pattern.match(name):
+            return square if width == height else wide if width > height else tall
+    return "{}x{}".format(*_exact(width, height))
+
+
+def _exact(width: int, height: int) -> tuple[int, int]:
+    """The largest multiple of the ratio whose sides are multiples of 16 and whose area fits."""
+    common = math.gcd(width, height)
+    unit_width, unit_height = width // common * _STEP, height // common * _STEP
+    factor = math.isqrt(_LARGEST_AREA // (unit_width * unit_height))
+    if factor == 0:  # A ratio such as 97:89 has no small multiple: the nearest one below, on the grid.
+        scale = math.sqrt(_LARGEST_AREA / (width * height)) / _STEP
+        return max(1, int(width * scale)) * _STEP, max(1, int(height * scale)) * _STEP
+    return unit_width * factor, unit_height * factor

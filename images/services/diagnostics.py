@@ -38,8 +38,7 @@ from ..exceptions import ImagesError, ProviderFailure, StorageError
 from ..logs import log_event
 from ..models import GeneratedImage, absolute_url, image_storage
 from ..providers import Deadline, ImageProvider, get_provider
-from ..providers.calendar import Retirement, utc_today
-from ..providers.lookup import ModelStatus
+from ..providers.models import Deprecation, ModelStatus, utc_today
 from ..storage import new_token
 from .deletion import delete_image
 from .generation import generate_image
@@ -553,18 +552,18 @@ def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
         step = f"Set it right in the environment or in IMAGES, or take {alias} out of IMAGE_PROVIDER."
         yield broken(PROVIDERS, f"{alias}: {sentence}", step)
     if missing:
-        yield from _by_calendar(alias, provider, today)
+        yield from _by_deprecation(alias, provider, today)
         return
     try:
         status = provider.look_up_model(Deadline.after(PATIENCE))
     except ProviderFailure as err:
         yield _failed(alias, provider, err)
         if not isinstance(err, failures.ProviderModelUnavailable):  # which has said what is known
-            yield from _by_calendar(alias, provider, today)
+            yield from _by_deprecation(alias, provider, today)
         return
     if status is None:
         told = "nothing is missing. It cannot be asked without painting; --generate does."
-        yield from list(_by_calendar(alias, provider, today)) or [
+        yield from list(_by_deprecation(alias, provider, today)) or [
             fine(PROVIDERS, f"{_alias_and_model(alias, provider)}: {told}")
         ]
     else:
@@ -575,12 +574,12 @@ def _alias_and_model(alias: str, provider: ImageProvider) -> str:
     return f"{alias}: {provider.model}" if provider.model else alias
 
 
-def _by_calendar(alias: str, provider: ImageProvider, today: date) -> Iterator[Finding]:
+def _by_deprecation(alias: str, provider: ImageProvider, today: date) -> Iterator[Finding]:
     """What is known without asking, for a provider that cannot be asked."""
-    if retirement := provider.retirement():
-        make = broken if retirement.is_over(today) else attention
-        sentence = f"{alias}: {retirement.sentence(provider.model, today)}"
-        yield make(PROVIDERS, sentence, retirement.advice(provider.model_setting))
+    if deprecation := provider.deprecation():
+        make = broken if deprecation.is_over(today) else attention
+        sentence = f"{alias}: {deprecation.sentence(provider.model, today)}"
+        yield make(PROVIDERS, sentence, deprecation.advice(provider.model_setting))
 
 
 def _failed(alias: str, provider: ImageProvider, err: ProviderFailure) -> Finding:
@@ -594,8 +593,8 @@ def _failed(alias: str, provider: ImageProvider, err: ProviderFailure) -> Findin
 
 def _other_model(provider: ImageProvider) -> str:
     """What to set instead: the vendor's own replacement, as far as it is known, and what the key has."""
-    setting, retirement = provider.model_setting, provider.retirement()
-    advice = retirement.advice(setting) if retirement else f"Set {setting} to another model; its price may differ."
+    setting, deprecation = provider.model_setting, provider.deprecation()
+    advice = deprecation.advice(setting) if deprecation else f"Set {setting} to another model; its price may differ."
     try:
         names = [name for name in provider.model_names(Deadline.after(PATIENCE)) if name != provider.model]
     except ProviderFailure:
@@ -604,35 +603,35 @@ def _other_model(provider: ImageProvider) -> str:
 
 
 def _answered(alias: str, provider: ImageProvider, status: ModelStatus, warn_days: int, today: date) -> Finding:
-    retirement, what = provider.retirement(), _alias_and_model(alias, provider)
+    deprecation, what = provider.deprecation(), _alias_and_model(alias, provider)
     if status.shutdown:
-        return _dated(what, provider, status.shutdown, retirement, warn_days, today)
-    if retirement:
-        return _by_hearsay(what, provider, retirement, warn_days, today)
+        return _dated(what, provider, status.shutdown, deprecation, warn_days, today)
+    if deprecation:
+        return _by_hearsay(what, provider, deprecation, warn_days, today)
     if status.doubt:
         return attention(PROVIDERS, f"{what}: {status.doubt}", "Run it with --generate, which makes one real image.")
     return fine(PROVIDERS, f"{what}: the key is accepted and has this model, whose end has not been announced.")
 
 
 def _dated(
-    what: str, provider: ImageProvider, end: date, retirement: Retirement | None, warn_days: int, today: date
+    what: str, provider: ImageProvider, end: date, deprecation: Deprecation | None, warn_days: int, today: date
 ) -> Finding:
     """The vendor itself has named the day."""
     days = (end - today).days
     if days > warn_days:
         return fine(PROVIDERS, f"{what}: the key is accepted and has this model until {end} ({days} days).")
-    step = retirement.advice(provider.model_setting) if retirement else _other_model(provider)
+    step = deprecation.advice(provider.model_setting) if deprecation else _other_model(provider)
     if days > 0:
         return attention(PROVIDERS, f"{what}: the provider will shut this model down on {end}, in {days} days.", step)
     return broken(PROVIDERS, f"{what}: the provider has shut this model down on {end}.", step)
 
 
-def _by_hearsay(what: str, provider: ImageProvider, retirement: Retirement, warn_days: int, today: date) -> Finding:
-    """The vendor has the model and says nothing of its end, but the calendar does."""
-    sentence = f"{what}: the key is accepted, but {retirement.sentence(provider.model, today)}"
-    if retirement.shutdown and (retirement.shutdown - today).days > warn_days:
+def _by_hearsay(what: str, provider: ImageProvider, deprecation: Deprecation, warn_days: int, today: date) -> Finding:
+    """The vendor has the model and says nothing of its end, but our own list does."""
+    sentence = f"{what}: the key is accepted, but {deprecation.sentence(provider.model, today)}"
+    if deprecation.shutdown and (deprecation.shutdown - today).days > warn_days:
         return fine(PROVIDERS, sentence)
-    return attention(PROVIDERS, sentence, retirement.advice(provider.model_setting))
+    return attention(PROVIDERS, sentence, deprecation.advice(provider.model_setting))
 
 
 # --- One real image -----------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: 
         if not deadline.remaining:
             raise ProviderTimeout
         refuse_in_test_run(alias, provider)
-        image = provider.paint(request_for(provider, deadline))
+        image = provider.generate(request_for(provider, deadline))
         model, code, request_id = image.model or model, "ok", image.request_id
         return Verified(provider=alias, image=image, info=_judge(image))
     except ImagesError as err:

@@ -30,7 +30,7 @@ from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerat
 from ..logs import log_event
 from ..models import GeneratedImage, Status
 from ..providers import Deadline, ImageProvider, ImageRequest
-from ..providers.throttle import working_set
+from ..providers.http import bounded_memory
 from ..signals import image_generated, image_generation_failed
 from . import queue
 from .database import release_connections, rows
@@ -297,7 +297,7 @@ class GenerationRun:
         try:
             storage.check_space(self.image.file_stem)
             release_connections()
-            with working_set():  # bounds how many images are read, verified and written at one moment
+            with bounded_memory():  # bounds how many images are read, verified and written at one moment
                 verified = ask_providers(self._request, self.deadline, self.attempts)
                 name = storage.save(self.image.file_stem, verified.info.extension, verified.image.data)
                 self._describe(verified, name)

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command, execute_from_comm
 from pytest_django.fixtures import Settings
 
 from images.models import GeneratedImage
-from images.providers.calendar import utc_today
+from images.providers.models import utc_today
 from images.services.diagnostics import broken, known_secrets, without_secrets
 from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure
 from tests.fakes.provider_server import ProviderServer

@@ -154,14 +154,14 @@ def test_an_imagen_that_is_still_listed_cannot_be_used_all_the_same(
     assert name not in finding.next_step
 
 
-def test_the_calendar_speaks_where_gemini_says_nothing_of_the_end(configure: Configure) -> None:
+def test_the_list_of_deprecations_speaks_if_gemini_says_nothing_of_the_end(configure: Configure) -> None:
     configure(PROVIDER="gemini", GEMINI_IMAGE_MODEL="gemini-3.1-flash-image")
     finding = the_finding()
     assert finding.level == "attention"
     assert "GEMINI_IMAGE_MODEL=gemini-nano-banana-2.1" in finding.next_step
 
 
-def test_without_a_key_the_calendar_speaks_and_nobody_is_asked(
+def test_without_a_key_the_list_of_deprecations_speaks_and_no_provider_is_asked(
     configure: Configure, provider_server: ProviderServer
 ) -> None:
     configure(OPENAI_API_KEY="", OPENAI_IMAGE_MODEL="dall-e-2")
@@ -172,7 +172,7 @@ def test_without_a_key_the_calendar_speaks_and_nobody_is_asked(
     assert not provider_server.requests
 
 
-def test_the_calendar_speaks_too_where_the_vendor_cannot_be_asked(
+def test_the_list_of_deprecations_speaks_too_if_the_vendor_cannot_be_asked(
     configure: Configure, provider_server: ProviderServer
 ) -> None:
     configure(OPENAI_IMAGE_MODEL="dall-e-2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.fakes.pictures import HTML, SVG, picture
@@ -146,6 +146,8 @@ _ODD_USAGE = {"input_tokens": "many\0", "output_tokens": float("nan"), "total_to
 #: Proper answers (status 200) whose content is special. Each takes the wish.
 SPECIAL: dict[str, Callable[[Wish], Answer]] = {
     "ok": lambda wish: _json(with_images(wish, wish.image())),
+    # A byte longer than the picture of "ok", so that two callers' pictures can be told apart.
+    "other_picture": lambda wish: _json(with_images(wish, replace(wish, image_bytes=wish.image_bytes + 1).image())),
     "empty": lambda wish: _json({"created": 1, "data": []} if wish.api == "openai" else gemini([])),
     "empty_body": lambda wish: _json({}),
     "null_data": lambda wish: _json({"created": 1, "data": None, "candidates": None}),

@@ -128,6 +128,65 @@ def _no_http(sock: socket.socket, _: Answer) -> None:
     sock.sendall(b"220 mail.example ESMTP ready\r\n\r\n")
 
 
+def _interim(sock: socket.socket, answer: Answer) -> None:
+    """Several interim answers with pauses between them, as gateways send to keep the line open."""
+    for line in (
+        "100 Continue",
+        "102 Processing",
+        "103 Early Hints\r\nLink: </a.css>",
+        "102 Processing",
+    ):
+        sock.sendall(f"HTTP/1.1 {line}\r\n\r\n".encode())
+        time.sleep(_DRIP_SECONDS)
+    sock.sendall(b"".join(_parts(answer)))
+
+
+def _interim_late(sock: socket.socket, answer: Answer) -> None:
+    """An interim answer at once, and the real one after a second, when an impatient caller has left."""
+    sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+    time.sleep(1.0)
+    sock.sendall(b"".join(_parts(answer)))
+
+
+def _interim_forever(sock: socket.socket, _: Answer) -> None:
+    while True:
+        sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+
+
+def _switching(sock: socket.socket, answer: Answer) -> None:
+    """An answer that changes the protocol, which was not asked for."""
+    sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n")
+    sock.sendall(b"".join(_parts(answer)))
+
+
+def _beyond_the_end(sock: socket.socket, answer: Answer) -> None:
+    """A second answer right behind the first one."""
+    sock.sendall(b"".join(_parts(answer)) * 2)
+
+
+def _chunked_beyond_the_end(sock: socket.socket, answer: Answer) -> None:
+    _chunked(sock, answer)
+    _chunked(sock, answer)
+
+
+def _close_announced(sock: socket.socket, answer: Answer) -> None:
+    sock.sendall(head(answer, f"Connection: close\r\nContent-Length: {len(answer.body)}") + answer.body)
+
+
+def _unframed(sock: socket.socket, answer: Answer) -> None:
+    """A body that ends with the connection."""
+    sock.sendall(head(answer, "Connection: close") + answer.body)
+
+
+def _cookie(sock: socket.socket, answer: Answer) -> None:
+    sock.sendall(head(answer, f"Content-Length: {len(answer.body)}\r\nSet-Cookie: a=b; Path=/") + answer.body)
+
+
+def _brotli(sock: socket.socket, answer: Answer) -> None:
+    """Compressed in a way that the client has not asked for."""
+    sock.sendall(head(answer, f"Content-Length: {len(answer.body)}\r\nContent-Encoding: br") + answer.body)
+
+
 #: Mode -> how it is delivered.
 DELIVERIES: dict[str, Callable[[socket.socket, Answer], None]] = {
     "hang": _hang,
@@ -145,4 +204,17 @@ DELIVERIES: dict[str, Callable[[socket.socket, Answer], None]] = {
     "gzip": _gzip,
     "gzip_bomb": _gzip_bomb,
     "no_http": _no_http,
+    "interim": _interim,
+    "interim_late": _interim_late,
+    "interim_forever": _interim_forever,
+    "switching": _switching,
+    "beyond_the_end": _beyond_the_end,
+    "chunked_beyond_the_end": _chunked_beyond_the_end,
+    "close_announced": _close_announced,
+    "unframed": _unframed,
+    "cookie": _cookie,
+    "brotli": _brotli,
 }
+
+#: Modes after which the server keeps the connection open, whatever the client has asked for.
+KEEP_OPEN = {"chunked", "gzip", "interim", "interim_late", "beyond_the_end", "chunked_beyond_the_end", "cookie"}

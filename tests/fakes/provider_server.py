@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from tests.fakes import answers
 from tests.fakes.answers import Answer, Wish
-from tests.fakes.deliveries import DELIVERIES, head
+from tests.fakes.deliveries import DELIVERIES, KEEP_OPEN, head
 from tests.fakes.models import model_answer
 from tests.fakes.pictures import png
 
@@ -155,12 +155,12 @@ class ProviderServer:
                 sock.sendall(head(answer, f"Content-Length: {len(answer.body)}") + answer.body)
                 return True
             deliver(sock, answer)
-            return False
+            return mode in KEEP_OPEN
         if deliver is None:
             sock.sendall(_rendered(mode, wish, self.redirect_to))
             return True
         deliver(sock, _answer("ok", wish, self.redirect_to))
-        return False
+        return mode in KEEP_OPEN
 
     def _next_mode(self, request: Recorded) -> str:
         is_file = request.path.startswith("/files/")
@@ -200,7 +200,8 @@ def _answer(mode: str, wish: Wish, redirect_to: str) -> Answer:
     if mode.startswith("http_") and wish.api == "file":
         return Answer(b"", int(mode[5:]), content_type="text/plain")
     if wish.api == "file":
-        return Answer(png(wish.width, wish.height, wish.image_bytes), content_type="image/png")
+        size = wish.image_bytes + (mode == "other_picture")
+        return Answer(png(wish.width, wish.height, size), content_type="image/png")
     answer = answers.error(wish, mode) or answers.special(wish, mode)
     if answer is None:
         raise ValueError(f"The provider server knows no mode {mode!r} for {wish.api}.")

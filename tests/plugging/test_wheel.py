@@ -74,7 +74,7 @@ def test_the_metadata_has_ranges_for_hosts_and_sdks_as_extras(wheel: Path) -> No
     for extra in ("openai", "gemini"):
         assert any(line.endswith(f'extra == "{extra}"') for line in required)
     needed = {re.match(r"[\w-]+", line)[0].lower() for line in required if "extra" not in line}  # type: ignore[index]
-    assert needed == {"django", "djangorestframework", "httpx2", "requests", "urllib3"}
+    assert needed == {"certifi", "django", "djangorestframework", "httpcore2", "httpx2", "requests"}
 
 
 def test_without_extras_it_checks_and_migrates_and_says_which_to_install(stranger: str, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from images.providers import Deadline, ImageRequest
+from images.providers.base import SDKProvider
 from images.providers.gemini import GeminiProvider
 from images.providers.openai import OpenAIProvider
-from images.providers.sdk import SDKProvider
 from tests.fakes.provider_server import ProviderServer
 
 OPENAI_KEY = "sk-secret-0123456789abcdef"

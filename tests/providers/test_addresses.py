@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.providers.addresses import is_public
+from images.providers.fetch import is_public
 
 
 @pytest.mark.parametrize(

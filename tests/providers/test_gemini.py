@@ -17,7 +17,7 @@ MODEL = "models/gemini-nano-banana-2.1:generateContent"
 def test_the_request_has_the_documented_shape_and_nothing_else(
     gemini_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
-    image = gemini_provider().paint(request_for(aspect_ratio=(16, 9)))
+    image = gemini_provider().generate(request_for(aspect_ratio=(16, 9)))
     (request,) = provider_server.requests
     assert (request.method, request.path) == ("POST", f"/v1beta/{MODEL}")
     assert request.headers["x-goog-api-key"] == GEMINI_KEY
@@ -33,7 +33,7 @@ def test_the_request_has_the_documented_shape_and_nothing_else(
 
 
 def test_options_are_sent(gemini_provider: MakeProvider, provider_server: ProviderServer) -> None:
-    gemini_provider(image_size="2K", extra_config={"seed": 7}).paint(request_for(aspect_ratio=(4, 3)))
+    gemini_provider(image_size="2K", extra_config={"seed": 7}).generate(request_for(aspect_ratio=(4, 3)))
     sent = provider_server.requests[0].json["generationConfig"]
     assert sent["imageConfig"] == {"aspectRatio": "4:3", "imageSize": "2K"}
     assert sent["seed"] == 7
@@ -54,7 +54,7 @@ def test_options_are_sent(gemini_provider: MakeProvider, provider_server: Provid
 def test_the_base_url_may_name_the_version(
     gemini_provider: MakeProvider, provider_server: ProviderServer, ending: str, path: str
 ) -> None:
-    gemini_provider(base_url=provider_server.url + ending).paint(request_for())
+    gemini_provider(base_url=provider_server.url + ending).generate(request_for())
     assert provider_server.requests[0].path == path + MODEL
 
 
@@ -72,7 +72,7 @@ def test_stray_environment_variables_change_nothing(
         "GOOGLE_GENAI_CLIENT_MODE": "replay",
     }.items():
         monkeypatch.setenv(name, value)
-    gemini_provider().paint(request_for())
+    gemini_provider().generate(request_for())
     (request,) = provider_server.requests
     assert request.path == f"/v1beta/{MODEL}"
     assert request.headers["x-goog-api-key"] == GEMINI_KEY
@@ -80,7 +80,7 @@ def test_stray_environment_variables_change_nothing(
 
 def test_a_draft_that_comes_first_is_skipped(gemini_provider: MakeProvider, provider_server: ProviderServer) -> None:
     provider_server.script("thought_first")
-    assert len(gemini_provider().paint(request_for()).data) == provider_server.image_bytes
+    assert len(gemini_provider().generate(request_for()).data) == provider_server.image_bytes
 
 
 @pytest.mark.parametrize("mode", ["multi", "chunked", "gzip"])
@@ -88,7 +88,7 @@ def test_other_ways_of_delivering_a_whole_image_work(
     gemini_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
     provider_server.script(mode)
-    assert len(gemini_provider().paint(request_for()).data) == provider_server.image_bytes
+    assert len(gemini_provider().generate(request_for()).data) == provider_server.image_bytes
 
 
 def test_the_sdk_does_not_continue_an_answer_by_itself(
@@ -97,7 +97,7 @@ def test_the_sdk_does_not_continue_an_answer_by_itself(
     """The SDK would send a second, billed request where the first answer asks for a continuation."""
     provider_server.script("continuation")
     with pytest.raises(failures.ProviderNoImage):
-        gemini_provider().paint(request_for())
+        gemini_provider().generate(request_for())
     assert len(provider_server.requests) == 1
 
 
@@ -112,7 +112,7 @@ def test_a_configuration_that_cannot_work_names_the_setting(options: dict[str, A
     provider = GeminiProvider({"api_key": GEMINI_KEY, "model": "m", **options})
     assert provider.check()[0].startswith(sentence)
     with pytest.raises(failures.ProviderNotConfigured) as caught:
-        provider.paint(request_for())
+        provider.generate(request_for())
     assert sentence in str(caught.value)
 
 
@@ -120,5 +120,5 @@ def test_a_mistake_of_ours_before_the_request_is_no_providers_fault(
     gemini_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
     with pytest.raises(ValueError, match="model"):
-        gemini_provider(model="../up").paint(request_for())
+        gemini_provider(model="../up").generate(request_for())
     assert not provider_server.requests

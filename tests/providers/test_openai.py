@@ -16,7 +16,7 @@ from tests.providers.conftest import OPENAI_KEY, MakeProvider, request_for
 def test_the_request_has_the_documented_shape_and_nothing_else(
     openai_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
-    image = openai_provider().paint(request_for(aspect_ratio=(16, 9)))
+    image = openai_provider().generate(request_for(aspect_ratio=(16, 9)))
     (request,) = provider_server.requests
     assert (request.method, request.path) == ("POST", "/v1/images/generations")
     assert request.headers["authorization"] == f"Bearer {OPENAI_KEY}"
@@ -36,7 +36,7 @@ def test_options_override_what_is_computed(openai_provider: MakeProvider, provid
     provider = openai_provider(
         size="1024x1024", quality="low", output_format="webp", extra_body={"moderation": "low"}, organization="org-1"
     )
-    image = provider.paint(request_for())
+    image = provider.generate(request_for())
     (request,) = provider_server.requests
     assert request.json["size"] == "1024x1024"
     assert request.json["quality"] == "low"
@@ -49,7 +49,7 @@ def test_options_override_what_is_computed(openai_provider: MakeProvider, provid
 def test_a_model_of_another_family_gets_no_quality(
     openai_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
-    openai_provider(model="flux-2-dev").paint(request_for())
+    openai_provider(model="flux-2-dev").generate(request_for())
     assert "quality" not in provider_server.requests[0].json
 
 
@@ -60,7 +60,7 @@ def test_stray_environment_variables_change_nothing(
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "authorization: Bearer sk-stray\nX-Stray: 1\nHost: evil.example")
-    openai_provider().paint(request_for())
+    openai_provider().generate(request_for())
     headers = provider_server.requests[0].headers
     assert headers["authorization"] == f"Bearer {OPENAI_KEY}"
     assert "x-stray" not in headers
@@ -88,7 +88,7 @@ def test_a_configuration_that_cannot_work_names_the_setting(options: dict[str, A
     assert provider.check()[0].startswith(sentence)
     provider.warm_up()  # Does nothing, so that a server without a key still starts.
     with pytest.raises(failures.ProviderNotConfigured) as caught:
-        provider.paint(request_for())
+        provider.generate(request_for())
     assert sentence in str(caught.value)
     assert "sk-" not in str(caught.value) + repr(caught.value.__cause__) + repr(provider)
 
@@ -96,7 +96,7 @@ def test_a_configuration_that_cannot_work_names_the_setting(options: dict[str, A
 def test_a_missing_sdk_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenAIProvider, "sdk", "no_such_package.inside")
     with pytest.raises(failures.ProviderNotConfigured, match=r"pip install 'trygo-images\[openai\]'"):
-        OpenAIProvider({"api_key": OPENAI_KEY}).paint(request_for())
+        OpenAIProvider({"api_key": OPENAI_KEY}).generate(request_for())
 
 
 def test_one_client_serves_many_threads(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:
@@ -104,7 +104,7 @@ def test_one_client_serves_many_threads(openai_provider: MakeProvider, provider_
     provider_server.hold()
     painted: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: painted.append(provider.paint(request_for(30)).data)) for _ in range(30)
+        threading.Thread(target=lambda: painted.append(provider.generate(request_for(30)).data)) for _ in range(30)
     ]
     for thread in threads:
         thread.start()
@@ -117,12 +117,12 @@ def test_one_client_serves_many_threads(openai_provider: MakeProvider, provider_
 
 def test_the_first_of_several_images_is_taken(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:
     provider_server.script("multi")
-    assert len(openai_provider().paint(request_for()).data) == provider_server.image_bytes
+    assert len(openai_provider().generate(request_for()).data) == provider_server.image_bytes
 
 
 def test_usage_keeps_what_can_be_stored(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:
     provider_server.script("odd_usage")
-    assert openai_provider().paint(request_for()).usage == {"total_tokens": 7}
+    assert openai_provider().generate(request_for()).usage == {"total_tokens": 7}
 
 
 @pytest.mark.parametrize("mode", ["chunked", "gzip", "data_url"])
@@ -130,14 +130,14 @@ def test_other_ways_of_delivering_a_whole_image_work(
     openai_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
     provider_server.script(mode)
-    assert len(openai_provider().paint(request_for()).data) == provider_server.image_bytes
+    assert len(openai_provider().generate(request_for()).data) == provider_server.image_bytes
 
 
 def test_an_image_behind_an_address_is_fetched_from_an_allowed_host(
     openai_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
     provider_server.script("url")
-    image = openai_provider(fetch_allowed_hosts=("127.0.0.1",)).paint(request_for())
+    image = openai_provider(fetch_allowed_hosts=("127.0.0.1",)).generate(request_for())
     assert len(image.data) == provider_server.image_bytes
     fetched = provider_server.requests[1]
     assert fetched.path == "/files/1536x864.png"
@@ -149,6 +149,6 @@ def test_an_image_behind_an_address_inside_the_network_is_refused(
 ) -> None:
     provider_server.script("url")
     with pytest.raises(failures.ProviderBadResponse, match="IMAGE_FETCH_ALLOWED_HOSTS") as caught:
-        openai_provider().paint(request_for())
+        openai_provider().generate(request_for())
     assert caught.value.request_id == "req_fake"
     assert len(provider_server.requests) == 1

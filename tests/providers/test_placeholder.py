@@ -27,7 +27,7 @@ WHITE: Colour = (255, 255, 255)
 
 
 def paint(title: str, *, seed: int = 1, aspect_ratio: tuple[int, int] = (16, 9)) -> ProviderImage:
-    return PlaceholderProvider().paint(
+    return PlaceholderProvider().generate(
         ImageRequest(prompt="", title=title, seed=seed, aspect_ratio=aspect_ratio, deadline=Deadline(at=float("inf")))
     )
 
@@ -239,7 +239,7 @@ def test_without_its_font_the_error_shows_no_path(monkeypatch: pytest.MonkeyPatc
 
 def test_a_deadline_that_has_passed_is_a_timeout() -> None:
     with pytest.raises(ProviderTimeout):
-        PlaceholderProvider().paint(ImageRequest(prompt="", title="Late", deadline=Deadline.after(-1)))
+        PlaceholderProvider().generate(ImageRequest(prompt="", title="Late", deadline=Deadline.after(-1)))
 
 
 def test_it_is_there_under_its_alias_and_ready() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.providers.sizes import size_for
+from images.providers.openai import size_for
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from images import exceptions as failures
-from images.providers import connections
 from images.providers.base import Deadline
-from images.providers.exchange import Exchange, exchange
-from images.providers.outbound import tls_context
-from images.providers.transport import ProviderTransport, ResponseTooLarge
-from tests.fakes.certificates import loopback_certificate
+from images.providers.http import Call, ResponseTooLarge, Transport, open_call, tls_context
 from tests.fakes.provider_server import ProviderServer
 from tests.fakes.proxy import Proxy
 from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, MakeProvider, both, request_for
@@ -30,19 +25,10 @@ HEADERS = {"Authorization": "Bearer sk-x"}
 
 def post(
     url: str, seconds: float = 10.0, limit: int = 1_000_000, connect_timeout: float = 5.0
-) -> tuple[httpx2.Response, Exchange]:
-    transport = ProviderTransport(max_body_bytes=limit, connect_timeout=connect_timeout)
-    with httpx2.Client(transport=transport) as client, exchange(Deadline.after(seconds)) as opened:
-        return client.post(f"{url}/v1/images/generations", json=BODY, headers=HEADERS), opened
-
-
-@pytest.fixture
-def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProviderServer]:
-    """The scripted provider over https, with a certificate that SSL_CERT_FILE makes trusted."""
-    context, trusted = loopback_certificate(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-    with ProviderServer(tls=context) as server:
-        yield server
+) -> tuple[httpx2.Response, Call]:
+    transport = Transport(max_body_bytes=limit, connect_timeout=connect_timeout)
+    with httpx2.Client(transport=transport) as client, open_call(Deadline.after(seconds)) as call:
+        return client.post(f"{url}/v1/images/generations", json=BODY, headers=HEADERS), call
 
 
 @contextmanager
@@ -55,70 +41,51 @@ def silent_server() -> Iterator[str]:
 # --- connections --------------------------------------------------------------------------------------------
 
 
-def test_a_connection_is_reused(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:
-    provider = openai_provider()
-    for _ in range(3):
-        provider.paint(request_for())
-    assert provider_server.connections == 1
-
-
-def test_a_connection_that_was_idle_for_long_is_not_reused(
-    openai_provider: MakeProvider, provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+@both
+@pytest.mark.parametrize("mode", ["ok", "interim", "beyond_the_end", "chunked_beyond_the_end", "close_announced"])
+def test_a_connection_serves_one_call_and_nobody_else_gets_what_comes_late_on_it(
+    either_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_IDLE_SECONDS", -1.0)
-    provider = openai_provider()
-    for _ in range(3):
-        provider.paint(request_for())
-    assert provider_server.connections == 3
+    """Two callers whose pictures can be told apart: whatever came with the first one's answer, each gets its own."""
+    provider = either_provider()
+    provider_server.script(mode, "other_picture")
+    first, second = provider.generate(request_for()).data, provider.generate(request_for()).data
+    assert (len(first), len(second)) == (provider_server.image_bytes, provider_server.image_bytes + 1)
+    assert len(provider_server.requests) == provider_server.connections == 2
 
 
-def test_a_connection_that_the_server_closed_while_idle_is_replaced(
-    openai_provider: MakeProvider, provider_server: ProviderServer
+@both
+@pytest.mark.parametrize("mode", ["interim_late", "truncated_body", "switching"])
+def test_an_answer_that_was_given_up_reaches_nobody_else(
+    either_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
-    provider = openai_provider()
-    provider.paint(request_for())
-    provider_server.end_connections()
-    provider.paint(request_for())
-    assert len(provider_server.requests) == 2
+    provider = either_provider()
+    provider_server.script(mode, "other_picture")
+    with pytest.raises(failures.ProviderFailure):
+        provider.generate(request_for(0.6))
+    assert len(provider.generate(request_for()).data) == provider_server.image_bytes + 1
 
 
-@pytest.mark.parametrize("still_open", [True, False])
-def test_a_deadline_that_passes_after_the_answer_ends_nobody_elses_connection(
-    provider_server: ProviderServer, still_open: bool
-) -> None:
-    """The connection is back in the pool, and another thread's, when the first exchange's time is over."""
-    url = f"{provider_server.url}/v1/images/generations"
-    statuses: list[int] = []
-
-    def other() -> None:
-        with exchange(Deadline.after(10)):
-            statuses.append(client.post(url, json=BODY, headers=HEADERS).status_code)
-
-    with httpx2.Client(transport=ProviderTransport(max_body_bytes=1_000_000)) as client, ExitStack() as stack:
-        opened = stack.enter_context(exchange(Deadline.after(10)))
-        client.post(url, json=BODY, headers=HEADERS)
-        if not still_open:
-            stack.close()
-        provider_server.hold()
-        thread = threading.Thread(target=other)
-        thread.start()
-        provider_server.wait_for(2)
-        opened.guard.expire()  # What the watchdog does when the time comes.
-        provider_server.release()
-        thread.join()
-    assert statuses == [200]
-    assert provider_server.connections == 1
-
-
+@both
 def test_a_request_that_may_have_arrived_is_never_sent_again(
-    openai_provider: MakeProvider, provider_server: ProviderServer
+    either_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
-    provider = openai_provider()
-    provider.paint(request_for())
-    provider_server.script("close")  # On a reused connection, where many clients try again by themselves.
-    with pytest.raises(failures.ProviderBadResponse):
-        provider.paint(request_for())
+    provider_server.script("close", "reset", "ok")
+    for _ in range(2):
+        with pytest.raises(failures.ProviderBadResponse):
+            either_provider().generate(request_for())
     assert len(provider_server.requests) == 2
+
+
+@both
+def test_cookies_of_one_answer_are_not_sent_with_the_next_request(
+    either_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    provider = either_provider()
+    provider_server.script("cookie")
+    for _ in range(2):
+        provider.generate(request_for())
+    assert "cookie" not in provider_server.requests[1].headers
 
 
 # --- errors -------------------------------------------------------------------------------------------------
@@ -164,10 +131,10 @@ def test_a_redirect_is_handed_on_as_it_is_and_nobody_follows_it(provider_server:
     with ProviderServer() as elsewhere:
         provider_server.redirect_to = f"{elsewhere.url}/v1/images/generations"
         provider_server.script("redirect")
-        response, opened = post(provider_server.url)
+        response, call = post(provider_server.url)
         assert response.status_code == 307
         assert "location" not in response.headers
-        assert opened.status == 307
+        assert call.status == 307
         assert not elsewhere.requests
 
 
@@ -179,14 +146,15 @@ def test_no_key_is_sent_to_where_an_answer_redirects(
         provider_server.redirect_to = elsewhere.url
         provider_server.script("redirect")
         with pytest.raises(failures.ProviderBadResponse):
-            either_provider().paint(request_for())
+            either_provider().generate(request_for())
         assert not elsewhere.connections
     assert len(provider_server.requests) == 1
 
 
-def test_a_request_without_an_exchange_is_answered_too(provider_server: ProviderServer) -> None:
-    with httpx2.Client(transport=ProviderTransport(max_body_bytes=1_000_000)) as client:
-        assert client.get(f"{provider_server.url}/v1/models/m", headers=HEADERS).status_code == 200
+def test_a_request_without_a_deadline_is_a_mistake(provider_server: ProviderServer) -> None:
+    with httpx2.Client(transport=Transport(max_body_bytes=1_000_000)) as client, pytest.raises(RuntimeError):
+        client.get(f"{provider_server.url}/v1/models/m", headers=HEADERS)
+    assert not provider_server.connections
 
 
 # --- TLS ----------------------------------------------------------------------------------------------------
@@ -194,7 +162,7 @@ def test_a_request_without_an_exchange_is_answered_too(provider_server: Provider
 
 @both
 def test_a_certificate_of_ones_own_is_trusted(either_provider: MakeProvider, tls_server: ProviderServer) -> None:
-    image = either_provider(base_url=f"{tls_server.url}/v1").paint(request_for())
+    image = either_provider(base_url=f"{tls_server.url}/v1").generate(request_for())
     assert len(image.data) == tls_server.image_bytes
 
 
@@ -203,7 +171,7 @@ def test_an_unknown_certificate_is_not_trusted_and_nothing_is_sent(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(failures.ProviderUnreachable):
-        openai_provider(base_url=f"{tls_server.url}/v1").paint(request_for())
+        openai_provider(base_url=f"{tls_server.url}/v1").generate(request_for())
     assert not tls_server.requests
 
 
@@ -218,11 +186,11 @@ def test_certificates_that_cannot_be_read_name_the_variable(monkeypatch: pytest.
 @pytest.mark.parametrize("mode", ["hang", "hang_body", "slow_drip", "drip_headers"])
 def test_the_deadline_holds_over_tls(tls_server: ProviderServer, openai_provider: MakeProvider, mode: str) -> None:
     provider = openai_provider(base_url=f"{tls_server.url}/v1")
-    provider.paint(request_for())  # So that the time goes into the answer, not into the handshake.
+    provider.generate(request_for())  # So that the time goes into the answer, not into the handshake.
     tls_server.script(mode)
     started = time.monotonic()
     with pytest.raises(failures.ProviderTimeout):
-        provider.paint(request_for(0.6))
+        provider.generate(request_for(0.6))
     assert time.monotonic() - started < 4
 
 
@@ -251,7 +219,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 def test_plain_http_is_forwarded(
     either_provider: MakeProvider, provider_server: ProviderServer, proxy: Proxy
 ) -> None:
-    assert either_provider().paint(request_for()).data
+    assert either_provider().generate(request_for()).data
     assert proxy.asked[0].startswith(f"POST {provider_server.url}/v1")
     assert proxy.headers["proxy-authorization"].startswith("basic ")
 
@@ -260,7 +228,7 @@ def test_plain_http_is_forwarded(
 def test_https_goes_through_a_tunnel_that_never_sees_the_key(
     either_provider: MakeProvider, tls_server: ProviderServer, proxy: Proxy
 ) -> None:
-    assert either_provider(base_url=f"{tls_server.url}/v1").paint(request_for()).data
+    assert either_provider(base_url=f"{tls_server.url}/v1").generate(request_for()).data
     assert proxy.asked == [f"CONNECT 127.0.0.1:{tls_server.port}"]
     seen = str(proxy.headers)
     assert "basic " in seen
@@ -273,7 +241,7 @@ def test_no_proxy_is_honoured(
     openai_provider: MakeProvider, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, exempt: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", exempt)
-    assert openai_provider().paint(request_for()).data
+    assert openai_provider().generate(request_for()).data
     assert not proxy.asked
 
 
@@ -282,7 +250,7 @@ def test_a_proxy_that_refuses_means_unreachable_and_its_password_stays_out_of_si
 ) -> None:
     proxy.refuse = True
     with pytest.raises(failures.ProviderUnreachable) as caught:
-        openai_provider(base_url=f"{tls_server.url}/v1").paint(request_for())
+        openai_provider(base_url=f"{tls_server.url}/v1").generate(request_for())
     assert "proxy-password" not in "".join(traceback.format_exception(caught.value))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from images import exceptions as failures
 from images.exceptions import ProviderFailure
-from images.providers import faults
+from images.providers import errors
 from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, MakeProvider, both, request_for
 
@@ -101,14 +101,14 @@ def test_each_fault_becomes_its_exception_after_a_single_request(
     caplog.set_level(logging.DEBUG)
     provider, seconds = either_provider(), 10.0
     if expected is failures.ProviderTimeout:
-        provider.paint(request_for())  # With a connection at hand, a short deadline is enough on a busy machine.
+        provider.generate(request_for())  # With a connection at hand, a short deadline is enough on a busy machine.
         provider_server.requests.clear()
         seconds = 0.5
     provider_server.script(mode)
     started = time.monotonic()
 
     with pytest.raises(ProviderFailure) as caught:
-        provider.paint(request_for(seconds))
+        provider.generate(request_for(seconds))
 
     assert type(caught.value) is expected
     assert time.monotonic() - started < 5
@@ -150,14 +150,14 @@ def test_nothing_listening_is_unreachable(either_provider: MakeProvider, provide
     provider = either_provider()
     provider_server.close()
     with pytest.raises(failures.ProviderUnreachable) as caught:
-        provider.paint(request_for())
+        provider.generate(request_for())
     assert "BASE_URL" in str(caught.value)
 
 
 @both
 def test_an_unknown_host_is_unreachable(either_provider: MakeProvider) -> None:
     with pytest.raises(failures.ProviderUnreachable):
-        either_provider(base_url="http://no-such-host.invalid/v1").paint(request_for())
+        either_provider(base_url="http://no-such-host.invalid/v1").generate(request_for())
 
 
 @both
@@ -165,7 +165,7 @@ def test_a_deadline_that_has_passed_sends_nothing(
     either_provider: MakeProvider, provider_server: ProviderServer
 ) -> None:
     with pytest.raises(failures.ProviderTimeout):
-        either_provider().paint(request_for(0))
+        either_provider().generate(request_for(0))
     assert not provider_server.requests
 
 
@@ -176,14 +176,14 @@ def test_bytes_are_handed_on_as_they_are_for_the_caller_to_judge(
 ) -> None:
     provider_server.script(mode)
     starts = {"not_an_image": b"<!DOCTYPE", "svg": b"<?xml", "wrong_mime": b"\xff\xd8", "truncated_image": b"\x89PNG"}
-    assert either_provider().paint(request_for()).data.startswith(starts[mode])
+    assert either_provider().generate(request_for()).data.startswith(starts[mode])
 
 
 @both
 def test_a_rate_limit_says_when_to_come_back(either_provider: MakeProvider, provider_server: ProviderServer) -> None:
     provider_server.script("http_429")
     with pytest.raises(failures.ProviderRateLimited) as caught:
-        either_provider().paint(request_for())
+        either_provider().generate(request_for())
     assert caught.value.retry_after == 2.0
     assert caught.value.request_id == "req_fake"
 
@@ -194,7 +194,7 @@ def test_a_refused_request_leaves_one_line_in_the_log(
 ) -> None:
     provider_server.script("http_400")
     with pytest.raises(failures.ProviderRefusedRequest):
-        either_provider().paint(request_for())
+        either_provider().generate(request_for())
     lines = [record.getMessage() for record in caplog.records if record.name == "images.providers"]
     assert len(lines) == 1
     assert lines[0].startswith("provider_refused ")
@@ -206,9 +206,9 @@ def test_a_refused_request_leaves_one_line_in_the_log(
 def test_secrets_and_line_breaks_in_a_vendors_message_do_not_reach_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    vendor = faults.Vendor(name="OpenAI", key="K", model="M", base_url="U")
+    vendor = errors.Vendor(name="OpenAI", key="K", model="M", base_url="U")
     message = f"No\nwith {OPENAI_KEY} or {GEMINI_KEY} " + "x" * 1000
-    faults.refused(vendor, "some-model", faults.Refusal(status=400, message=message), None)
+    errors.refused(vendor, "some-model", errors.Refusal(status=400, message=message), None)
     (record,) = caplog.records
     assert OPENAI_KEY not in record.getMessage()
     assert GEMINI_KEY not in record.getMessage()
@@ -232,4 +232,4 @@ def test_secrets_and_line_breaks_in_a_vendors_message_do_not_reach_the_log(
     ],
 )
 def test_a_hint_to_wait_is_read_in_each_notation(headers: dict[str, str], expected: float | None) -> None:
-    assert faults.retry_after(headers) == expected
+    assert errors.retry_after(headers) == expected

@@ -1,4 +1,4 @@
-"""The calendar of models that end: its data, the check at start-up, and the advice in an error."""
+"""The deprecation of models: the list, the check at start-up, and the advice in an error."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pytest_django.fixtures import Settings
 from images import checks
 from images.conf import SETTINGS
 from images.exceptions import ProviderModelUnavailable
-from images.providers import calendar
-from images.providers.calendar import RETIREMENTS, find_retirement
+from images.providers import models
 from images.providers.gemini import GeminiProvider
+from images.providers.models import DEPRECATIONS, find_deprecation
 from images.providers.openai import OpenAIProvider
 from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, request_for
@@ -35,20 +35,20 @@ def warnings(settings: Settings, **images: str) -> list[CheckMessage]:
     return [message for message in run_checks(tags=[checks.TAG]) if message.id == checks.MODEL_RETIRED]
 
 
-@pytest.mark.parametrize("entry", RETIREMENTS, ids=lambda entry: entry.models[0])
-def test_every_entry_has_a_source_and_replacements_that_are_not_retired_themselves(
-    entry: calendar.Retirement,
+@pytest.mark.parametrize("entry", DEPRECATIONS, ids=lambda entry: entry.models[0])
+def test_every_deprecation_has_a_source_and_replacements_that_are_not_deprecated_themselves(
+    entry: models.Deprecation,
 ) -> None:
     assert entry.vendor in ("OpenAI", "Gemini")
     assert entry.source
     assert entry.models
     assert entry.replacements
-    assert not any(find_retirement(entry.vendor, name) for name in entry.replacements)
+    assert not any(find_deprecation(entry.vendor, name) for name in entry.replacements)
 
 
 @pytest.mark.parametrize(("vendor", "model"), DEFAULT_MODELS)
-def test_no_default_model_is_on_it(vendor: str, model: str) -> None:
-    assert find_retirement(vendor, model) is None
+def test_no_default_model_has_a_deprecation(vendor: str, model: str) -> None:
+    assert find_deprecation(vendor, model) is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_no_default_model_is_on_it(vendor: str, model: str) -> None:
     ],
 )
 def test_the_models_in_use_today_have_their_day(vendor: str, model: str, shutdown: date) -> None:
-    entry = find_retirement(vendor, model)
+    entry = find_deprecation(vendor, model)
     assert entry is not None
     assert entry.shutdown == shutdown
 
@@ -75,11 +75,11 @@ def test_the_models_in_use_today_have_their_day(vendor: str, model: str, shutdow
     [("OpenAI", "gpt-image-10"), ("OpenAI", "imagen-4.0-generate-001"), ("Gemini", "dall-e-2"), ("Gemini", "")],
 )
 def test_other_names_are_not_on_it(vendor: str, model: str) -> None:
-    assert find_retirement(vendor, model) is None
+    assert find_deprecation(vendor, model) is None
 
 
 def test_a_sentence_tells_before_from_after_on_the_day_itself() -> None:
-    entry = find_retirement("OpenAI", "gpt-image-1.5")
+    entry = find_deprecation("OpenAI", "gpt-image-1.5")
     assert entry is not None
     assert entry.shutdown is not None
     day_before = entry.shutdown - timedelta(days=1)
@@ -145,12 +145,12 @@ def test_the_error_over_a_dead_model_says_what_to_set(
 ) -> None:
     provider_server.script("http_404")
     with pytest.raises(ProviderModelUnavailable) as caught:
-        provider(provider_server.url).paint(request_for())  # type: ignore[operator]
+        provider(provider_server.url).generate(request_for())  # type: ignore[operator]
     assert caught.value.message == sentence
 
 
-def test_a_model_on_the_calendar_is_asked_for_all_the_same(provider_server: ProviderServer) -> None:
-    """It decides nothing: a server of one's own may have it."""
+def test_a_model_with_a_deprecation_is_asked_for_all_the_same(provider_server: ProviderServer) -> None:
+    """It decides nothing: a server under OPENAI_BASE_URL may have it."""
     options = {"api_key": OPENAI_KEY, "model": "dall-e-3", "base_url": f"{provider_server.url}/v1"}
-    assert OpenAIProvider(options).paint(request_for()).data
+    assert OpenAIProvider(options).generate(request_for()).data
     assert provider_server.requests[0].json["model"] == "dall-e-3"

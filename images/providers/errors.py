@@ -19,9 +19,8 @@ import httpx2
 from .. import exceptions as failures
 from ..exceptions import ProviderFailure
 from ..logs import log_event
-from .calendar import find_retirement, utc_today
-from .exchange import Exchange, safe_id
-from .transport import ResponseTooLarge
+from .http import Call, ResponseTooLarge, safe_id
+from .models import find_deprecation, utc_today
 
 logger = logging.getLogger("images.providers")
 
@@ -33,7 +32,7 @@ _SENTENCES: dict[type[ProviderFailure], str] = {
     failures.ProviderAuth: "{name} refused the API key or what it may use. The operator has to look at {key} and at "
     "the account's rights to the model.",
     failures.ProviderModelUnavailable: "{name} has no model {model} for this key. The operator has to look at "
-    "{setting} (and at {base_url}, where that is set).",
+    "{setting} (and at {base_url}, if that is set).",
     failures.ProviderQuotaExhausted: "{name}'s quota or budget for this key is used up. The operator has to raise "
     "it, or to change {key}.",
     failures.ProviderRateLimited: "{name} limits the rate of requests. Ask again a little later.",
@@ -81,19 +80,19 @@ def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[Provider
     """The failure for an error answer.
 
     Args:
-        vendor: Who answered.
+        vendor: The vendor that answered.
         model: The model that was asked for.
         refusal: The answer.
-        special: What the vendor's own code says it is, where that says more than the status.
+        special: What the vendor's own code says it is, if that says more than the status.
     """
     failure = special or _by_status(refusal.status)
     if failure is failures.ProviderRefusedRequest:
         _log(vendor, model, refusal)
-    # A hint counts only where asking the same provider again makes sense: a spent day comes with one, too.
+    # A hint counts only if asking the same provider again makes sense: a spent day comes with one, too.
     hint = refusal.retry_after if failure.retry_same else None
     sentence = _sentence(failure, vendor, model)
     if failure is failures.ProviderModelUnavailable:
-        sentence = _obituary(vendor, model) or sentence
+        sentence = _what_to_set_instead(vendor, model) or sentence
     return failure(sentence, retry_after=hint, request_id=safe_id(refusal.request_id))
 
 
@@ -124,22 +123,21 @@ def _sentence(failure: type[ProviderFailure], vendor: Vendor, model: str = "") -
     return _SENTENCES[failure].format(**words, model=repr(model))
 
 
-def _obituary(vendor: Vendor, model: str) -> str:
-    """What is known about a model that was not there, and what to set instead; "" where nothing is."""
-    retirement, today = find_retirement(vendor.name, model), utc_today()
-    if retirement is None:
+def _what_to_set_instead(vendor: Vendor, model: str) -> str:
+    """What is known about the end of a model that was not there, and what to set instead; "" if nothing is."""
+    deprecation = find_deprecation(vendor.name, model)
+    if deprecation is None:
         return ""
-    replacement = f"{vendor.model}={retirement.replacements[0]}"
     return (
-        f"{retirement.sentence(model, today)} The operator has to set {replacement}, the replacement that "
-        f"{vendor.name} names."
+        f"{deprecation.sentence(model, utc_today())} The operator has to set "
+        f"{vendor.model}={deprecation.replacements[0]}, the replacement that {vendor.name} names."
     )
 
 
-def not_delivered(vendor: Vendor, err: httpx2.TransportError, exchange: Exchange) -> ProviderFailure:
+def not_delivered(vendor: Vendor, err: httpx2.TransportError, call: Call) -> ProviderFailure:
     """The failure for a request that got no whole answer."""
-    request_id = exchange.request_id
-    if not exchange.sent:
+    request_id = call.request_id
+    if not call.sent:
         return failures.ProviderUnreachable(
             f"{vendor.name} could not be reached. Ask again later; if it persists, the operator has to look at the "
             f"network, its proxy and {vendor.base_url}."
@@ -151,11 +149,9 @@ def not_delivered(vendor: Vendor, err: httpx2.TransportError, exchange: Exchange
     return failures.ProviderBadResponse(f"{vendor.name}'s answer broke off. Ask again later.", request_id=request_id)
 
 
-def broken(vendor: Vendor, exchange: Exchange) -> ProviderFailure:
+def broken(vendor: Vendor, call: Call) -> ProviderFailure:
     """The failure for an answer that arrived whole and makes no sense."""
-    return failures.ProviderBadResponse(
-        _sentence(failures.ProviderBadResponse, vendor), request_id=exchange.request_id
-    )
+    return failures.ProviderBadResponse(_sentence(failures.ProviderBadResponse, vendor), request_id=call.request_id)
 
 
 def rejected(vendor: Vendor, request_id: str) -> ProviderFailure:

@@ -1,15 +1,18 @@
-"""When the vendors turn their image models off, as far as it was known on `READ_ON`.
+"""Which models live until when: what is known here (`DEPRECATIONS`), and what a vendor says when asked.
 
-This is the one file to edit when a vendor announces something; `docs/models.md` says how. It serves for warnings and
-advice and decides nothing else: every model is tried, whether it is in here or not, and none is ever replaced by
-another. What a vendor says when asked (`manage.py images_doctor`) outweighs it.
+`DEPRECATIONS` is the one thing to edit when a vendor announces something; `docs/models.md` says how. It serves for
+warnings and advice and decides nothing else: every model is tried, whether it is listed or not, and none is ever
+replaced by another. What a vendor says when asked (`manage.py images_doctor`) outweighs it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
+
+from .http import safe_id
 
 #: The day on which the sources below were last read.
 READ_ON = date(2026, 11, 23)
@@ -21,17 +24,50 @@ _GEMINI_LOG = "https://ai.google.dev/gemini-api/docs/changelog"
 _IMAGEN = "https://firebase.google.com/docs/ai-logic/imagen-models-migration"
 
 
+#: The most names to list for an operator who has to choose a model.
+_MOST_NAMES = 12
+#: What image models have in their names. It only shortens the list.
+_WORDS = ("image", "banana", "dall-e")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Retirement:
+class ModelStatus:
+    """A vendor's answer: the key was accepted, and the model exists for it.
+
+    Attributes:
+        shutdown: The first day on which the model does not answer; `None` if the vendor says nothing about it.
+        doubt: A sentence if the vendor did not quite say so; "" otherwise.
+    """
+
+    shutdown: date | None = None
+    doubt: str = ""
+
+
+def image_model_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The image models among `names`, or all of them if none looks like one; the newest families last."""
+    every = sorted({clean for name in names if (clean := safe_id(name))})
+    return tuple([name for name in every if any(word in name for word in _WORDS)] or every)[-_MOST_NAMES:]
+
+
+def parse_day(text: object) -> date | None:
+    """A day written as YYYY-MM-DD; `None` for anything else."""
+    try:
+        return date.fromisoformat(str(text)[:10])
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deprecation:
     """What a vendor has said about the end of some models.
 
     Attributes:
         vendor: As in the provider's `Vendor.name`.
         models: Their names; `*` at the end stands for any rest.
-        shutdown: The first day on which they do not answer (UTC); `None` where no day has been named yet.
-        replacements: What the vendor says to use instead, the one that suits most first. Where the vendor named a
+        shutdown: The first day on which they do not answer (UTC); `None` if no day has been named yet.
+        replacements: What the vendor says to use instead, the one that suits most first. If the vendor named a
             model that is gone by now, what it names for that one.
-        source: Where it says so.
+        source: The address of the announcement.
     """
 
     vendor: str
@@ -45,7 +81,7 @@ class Retirement:
         return self.shutdown is not None and self.shutdown <= today
 
     def sentence(self, model: str, today: date) -> str:
-        """What is the matter with `model`, one of these."""
+        """What the vendor says about `model`, one of these."""
         if self.shutdown is None:
             return f"{self.vendor} has announced the end of the model {model!r}, without a date so far."
         verb = "shut down" if self.is_over(today) else "will shut down"
@@ -62,7 +98,7 @@ class Retirement:
         return f"Set {setting}={first}{also}, the replacement that {self.vendor} names. Its price may differ."
 
 
-def find_retirement(vendor: str, model: str) -> Retirement | None:
+def find_deprecation(vendor: str, model: str) -> Deprecation | None:
     """What is known about the end of a model, or `None`.
 
     Args:
@@ -73,7 +109,7 @@ def find_retirement(vendor: str, model: str) -> Retirement | None:
     return next(
         (
             entry
-            for entry in RETIREMENTS
+            for entry in DEPRECATIONS
             if entry.vendor == vendor and any(fnmatchcase(name, m) for m in entry.models)
         ),
         None,
@@ -85,16 +121,16 @@ def utc_today() -> date:
     return datetime.now(UTC).date()
 
 
-def _openai(shutdown: date | None, models: str, replacements: str, source: str = _OPENAI) -> Retirement:
+def _openai(shutdown: date | None, models: str, replacements: str, source: str = _OPENAI) -> Deprecation:
     return _entry("OpenAI", shutdown, models, replacements, source)
 
 
-def _gemini(shutdown: date | None, models: str, replacements: str, source: str = _GEMINI) -> Retirement:
+def _gemini(shutdown: date | None, models: str, replacements: str, source: str = _GEMINI) -> Deprecation:
     return _entry("Gemini", shutdown, models, replacements, source)
 
 
-def _entry(vendor: str, shutdown: date | None, models: str, replacements: str, source: str) -> Retirement:
-    return Retirement(
+def _entry(vendor: str, shutdown: date | None, models: str, replacements: str, source: str) -> Deprecation:
+    return Deprecation(
         vendor=vendor,
         models=tuple(models.split()),
         shutdown=shutdown,
@@ -104,7 +140,7 @@ def _entry(vendor: str, shutdown: date | None, models: str, replacements: str, s
 
 
 #: The first entry that fits counts. Names are separated by blanks.
-RETIREMENTS: tuple[Retirement, ...] = (
+DEPRECATIONS: tuple[Deprecation, ...] = (
     # --- OpenAI -------------------------------------------------------------------------------------------
     _openai(date(2026, 5, 12), "dall-e-2 dall-e-3", "gpt-image-2.6-flare gpt-image-2.6-sunburst"),
     # The SDK's own words: "Use gpt-image-2.5-sunburst or gpt-image-2.5-flare instead."
