@@ -9,6 +9,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from tests.fakes.painters import Brush
+from trygo_backend import health
 
 pytest_plugins = ["tests.fakes.fixtures"]
 
@@ -20,6 +21,12 @@ def media_root(settings: Settings, tmp_path: Path) -> Path:
     root.mkdir()
     settings.MEDIA_ROOT = str(root)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _probes_are_run_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `/health/ready` found for one test says nothing about the next."""
+    monkeypatch.setattr(health, "KEEP", 0.0)
 
 
 @pytest.fixture

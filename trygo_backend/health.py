@@ -1,36 +1,40 @@
 """`/health` and `/health/ready`, before every other middleware.
 
-A platform's probe speaks plain http and names whatever host it likes, so neither the redirect to https nor
-ALLOWED_HOSTS may stand in its way.
+A platform's probe speaks plain http and names any host it likes, so neither the redirect to https nor ALLOWED_HOSTS
+may get in its way.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, Error, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 
 from images.conf import conf
+from images.logs import log_event
+from images.services.probes import PROBES, Finding, Level, broken, run_probes
 
 logger = logging.getLogger("trygo_backend.health")
 
-#: Seconds to wait for a database that does not answer (libpq's least is 2).
-DATABASE_TIMEOUT = 3
+#: The probes without which no image can be made or served.
+NECESSARY = ("database", "storage")
+#: Seconds for which the answers of the probes are shared.
+KEEP = 1.0
+#: Seconds to wait for the probes; a probe that has not answered by then counts as broken.
+PATIENCE = 5.0
 
 
 class HealthMiddleware:
     """Answers the two health addresses, with and without a trailing slash, and passes on everything else.
 
     `/health` says that the process answers, and touches nothing else. `/health/ready` says whether it can work:
-    200 or 503, with a sentence for each check that failed.
+    200 or 503, with a sentence for each probe that failed.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -50,72 +54,80 @@ class HealthMiddleware:
 
 
 def readiness() -> HttpResponse:
-    """200 where the database and the storage can be used, 503 with the reasons where not.
+    """200 if the database and the storage can be used, otherwise 503 with the reasons.
 
-    A queue that nobody works on is told (`degraded`) and no reason for a 503: a load balancer would take every web
+    A queue without workers is reported (`degraded`), but is no reason for a 503: a load balancer would take every web
     process out of service, and with them the pictures that are there.
     """
-    checks = {"database": database_problem() or "ok", "storage": storage_problem() or "ok"}
-    ready = all(result == "ok" for result in checks.values())
+    findings = probe_results()
+    checks = {name: public_sentence(findings[name]) for name in NECESSARY}
+    ready = set(checks.values()) == {"ok"}
     if ready and conf.queue:
-        checks["queue"] = queue_problem() or "ok"
+        checks["queue"] = public_sentence(findings["queue"])
     status = "unavailable" if not ready else "ok" if checks.get("queue", "ok") == "ok" else "degraded"
     return _json({"status": status, "checks": checks}, status=200 if ready else 503)
 
 
-def database_problem() -> str | None:
-    """A sentence where the database does not answer or has not been migrated, else `None`.
+def public_sentence(finding: Finding) -> str:
+    """`ok`, or a sentence about what is wrong that names no host and no path."""
+    return "ok" if finding.level == Level.FINE else finding.public or finding.sentence
 
-    It asks over a connection of its own: one of the pool's may be in use for as long as the pool's patience lasts,
-    which is longer than a probe's.
+
+# --- One round of probes at a time ------------------------------------------------------------------------------
+
+
+class _Round:
+    """One run of all probes. The thread that begins it runs it; the others wait for its results."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.ended = 0.0
+        self.results: dict[str, Finding] = {}
+        self.done = threading.Event()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is still running, or ended a moment ago."""
+        return not self.done.is_set() or time.monotonic() - self.ended < KEEP
+
+    def run(self) -> None:
+        """Run the probes in this thread, and log what keeps this process from working."""
+        try:
+            for name in PROBES:
+                self.results = {**self.results, **run_probes(name)}  # never changed while another thread reads it
+        finally:
+            self.ended = time.monotonic()
+            self.done.set()
+        for name in NECESSARY:
+            if (finding := self.results[name]).level == Level.BROKEN:
+                log_event(logger, logging.WARNING, "health_check_failed", check=name, error=finding.sentence)
+
+    def wait(self) -> dict[str, Finding]:
+        """The results, after at most `PATIENCE` seconds from the beginning."""
+        self.done.wait(max(0.0, self.begun + PATIENCE - time.monotonic()))
+        late = (broken(name.capitalize(), "It did not answer in time.", "Look for what hangs.") for name in PROBES)
+        return {**dict(zip(PROBES, late, strict=True)), **self.results}
+
+
+_lock = threading.Lock()
+_latest: _Round | None = None
+
+
+def probe_results() -> dict[str, Finding]:
+    """What the probes of `images.services.probes` find, by name.
+
+    A process runs them in one thread at a time, and all who ask meanwhile or within `KEEP` seconds share the results:
+    anyone may ask, and every round opens database connections of its own. A thread waits at most `PATIENCE` seconds
+    for another one's round.
     """
-    try:
-        with _own_connection(DEFAULT_DB_ALIAS) as probe, probe.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) FROM django_migrations")
-    except (Error, ImproperlyConfigured) as err:
-        logger.warning("health_check_failed check=database error=%s", type(err).__name__)
-        return "The database does not answer, or has not been migrated. The server's log says more."
-    return None
-
-
-def queue_problem() -> str | None:
-    """A sentence where nobody takes up what is queued, else `None`."""
-    from images.services.queue import queue_problem as problem  # not before the apps are loaded
-    from images.services.queue import waiting
-
-    oldest = waiting().values_list("created_at")[:1]
-    try:
-        with _own_connection(oldest.db) as probe:
-            found = next(iter(oldest.query.get_compiler(connection=probe).results_iter()), None)
-    except Error as err:
-        logger.warning("health_check_failed check=queue error=%s", type(err).__name__)
-        return "The database does not tell what is queued. The server's log says more."
-    return problem(found[0]) if found else None
-
-
-@contextmanager
-def _own_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    probe = connections[alias].copy()
-    leave_the_pool(probe)
-    try:
-        yield probe
-    finally:
-        probe.close()
-
-
-def leave_the_pool(probe: BaseDatabaseWrapper) -> None:
-    """Make a connection that is not open yet one of its own, which gives up after `DATABASE_TIMEOUT`."""
-    options = probe.settings_dict["OPTIONS"]  # a copy's settings are its own
-    options.pop("pool", None)
-    if probe.vendor == "postgresql":
-        options["connect_timeout"] = DATABASE_TIMEOUT
-
-
-def storage_problem() -> str | None:
-    """A sentence where images cannot be stored, else `None`."""
-    from images.storage import storage_problem as problem  # not before the apps are loaded
-
-    return problem()
+    global _latest
+    with _lock:
+        current = _latest
+        if begins := current is None or not current.is_fresh:
+            current = _latest = _Round()
+    if begins:
+        current.run()
+    return current.wait()
 
 
 def _json(body: dict[str, Any], status: int = 200) -> HttpResponse:

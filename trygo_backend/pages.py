@@ -6,7 +6,7 @@ Under `/api/` an error is the contract's body, in English; elsewhere it is a sma
 from __future__ import annotations
 
 from django.conf import settings
-from django.core.exceptions import DisallowedHost, ImproperlyConfigured
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.locale import LocaleMiddleware
@@ -20,52 +20,35 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from images.api.errors import error_body
-from images.conf import conf
-from images.exceptions import ProviderNotConfigured
 from images.models import absolute_url
-from images.providers import get_provider
+from images.services.probes import Level
 
-from .health import database_problem, storage_problem
+from .health import probe_results
 
-#: What there is to see, by name: the names of the addresses.
+#: The pages that the front page links to, and the names of their URLs.
 PAGES = {"api": "images:image-list", "docs": "docs", "schema": "schema", "admin": "admin:index"}
 #: The addresses that a middleware answers, which have no names.
 HEALTH = {"health": "health", "ready": "health/ready"}
+#: What the front page says if a probe fails. The page is public: no host, no path and no provider is named.
+PROBLEMS = {
+    "database": gettext_noop("The database does not answer, or has not been migrated."),
+    "storage": gettext_noop("Images cannot be stored."),
+    "providers": gettext_noop("No image provider is ready to be asked. The operator has to look at IMAGE_PROVIDER."),
+}
 
 
 @require_safe
 @never_cache
 def home(request: HttpRequest) -> HttpResponse:
-    """What this is, whether it works and where everything is: a page, or JSON for clients that ask for it."""
+    """What this is, whether it works and where everything is: a page, or JSON for clients that prefer it."""
     paths = {name: reverse(view) for name, view in PAGES.items()}
     paths |= {name: get_script_prefix() + path for name, path in HEALTH.items()}
     links = {name: absolute_url(path, request) for name, path in paths.items()}
+    findings = probe_results()
+    problems = [_(sentence) for name, sentence in PROBLEMS.items() if findings[name].level == Level.BROKEN]
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
-        return JsonResponse({"status": "unavailable" if problems() else "ok", **links})
-    return render(request, "trygo_backend/home.html", {"links": links, "problems": problems()})
-
-
-def problems() -> list[str]:
-    """Sentences about what does not work, in the reader's language; empty where everything does.
-
-    The page is public, so they name no host, no path and no provider.
-    """
-    found = []
-    if database_problem():
-        found.append(_("The database does not answer, or has not been migrated."))
-    if storage_problem():
-        found.append(_("Images cannot be stored."))
-    if not _any_provider():
-        found.append(_("No provider of images is ready to be asked. The operator has to look at IMAGE_PROVIDER."))
-    return found
-
-
-def _any_provider() -> bool:
-    """Whether at least one provider of the chain has what it needs; nothing is sent."""
-    try:
-        return any(not get_provider(alias).check() for alias in conf.providers)
-    except (ImproperlyConfigured, ProviderNotConfigured):
-        return False
+        return JsonResponse({"status": "unavailable" if problems else "ok", **links})
+    return render(request, "trygo_backend/home.html", {"links": links, "problems": problems})
 
 
 # --- Errors -------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from pytest_django.fixtures import Settings
 
 from images.models import GeneratedImage
 from images.providers.models import utc_today
-from images.services.diagnostics import broken, known_secrets, without_secrets
+from images.services.diagnostics import known_secrets, without_secrets
+from images.services.probes import broken
 from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure
 from tests.fakes.provider_server import ProviderServer
 

@@ -52,7 +52,7 @@ def test_settings_of_the_app(configure: Configure, changes: dict[str, Any], sect
     [
         ("DEBUG", True, "DEBUG is on"),
         ("SECRET_KEY", "short", "SECRET_KEY is short"),
-        ("ALLOWED_HOSTS", ["*"], "ALLOWED_HOSTS holds '*'"),
+        ("ALLOWED_HOSTS", ["*"], "ALLOWED_HOSTS contains '*'"),
         ("ALLOWED_HOSTS", [], "ALLOWED_HOSTS is empty"),
         ("SESSION_COOKIE_SECURE", False, "Session cookies"),
         ("CSRF_COOKIE_SECURE", False, "CSRF cookies"),
@@ -75,7 +75,7 @@ def test_cookies_are_nobodys_concern_over_plain_http(configure: Configure, setti
     ("name", "value", "words"),
     [
         ("CORS_ALLOW_ALL_ORIGINS", True, "every web page"),
-        ("MIDDLEWARE", [], "nothing tells browsers"),
+        ("MIDDLEWARE", [], "no answer tells browsers"),
         ("CORS_ALLOW_HEADERS", ["authorization", "prefer"], "idempotency-key"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_storage_that_loses_bytes_is_broken(configure: Configure, settings: Se
     settings.STORAGES = {**settings.STORAGES, "lossy": {"BACKEND": "tests.doctor.stubs.LossyStorage"}}
     configure(STORAGE="lossy")
     [finding] = problems("Storage")
-    assert "other bytes" in finding.sentence
+    assert "bytes other than" in finding.sentence
 
 
 def test_a_storage_of_somebody_elses_that_fails_does_not_end_the_examination(
@@ -199,7 +199,7 @@ class TestPublicUrl:
             (HttpResponse(b"no", status=400), "answered 400", "ALLOWED_HOSTS"),
             (HttpResponse(b"no", status=404), "answered 404", "STORAGE_ROOT"),
             (HttpResponse(b"no", status=502), "answered 502", "logs"),
-            (HttpResponse(b"other", content_type="image/png"), "other bytes", "STORAGE_ROOT"),
+            (HttpResponse(b"other", content_type="image/png"), "bytes other than", "STORAGE_ROOT"),
             (
                 HttpResponseRedirect("https://www.example/x?token=1"),
                 "redirects to https://www.example.",

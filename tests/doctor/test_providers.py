@@ -9,7 +9,7 @@ import pytest
 
 from images.exceptions import ProviderModelUnavailable
 from images.providers import Deadline, ImageProvider
-from images.services import diagnostics
+from images.services import provider_status
 from images.services.diagnostics import Finding
 from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure, findings
 from tests.fakes.provider_server import ProviderServer
@@ -100,7 +100,7 @@ def test_every_refusal_is_told_with_a_next_step(
 def test_a_server_that_hangs_is_not_waited_for(
     configure: Configure, provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "PATIENCE", 0.3)
+    monkeypatch.setattr(provider_status, "TIMEOUT", 0.3)
     provider_server.script_models("hang")
     assert "provider_timeout" in the_finding().sentence
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connections
-from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from images.models import GeneratedImage
 from images.services import generate_image_later
-from trygo_backend.health import leave_the_pool
+from images.services.probes import PROBES, Finding, fine
+from tests.load.postgres import limited_database
+from trygo_backend import health
+from trygo_backend.health import readiness
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/"])
@@ -94,10 +103,77 @@ def test_a_queue_that_nobody_works_on_is_told_and_keeps_the_server_in_service(
     assert "no worker runs" in response.json()["checks"]["queue"]
 
 
-def test_the_probe_does_not_queue_for_the_pool() -> None:
-    original = {**connections["default"].settings_dict, "OPTIONS": {"pool": {"max_size": 1}, "sslmode": "require"}}
-    probe = DatabaseWrapper(original).copy()
-    leave_the_pool(probe)
-    assert probe.pool is None
-    assert probe.settings_dict["OPTIONS"] == {"sslmode": "require", "connect_timeout": 3}
-    assert "pool" in original["OPTIONS"]
+@pytest.mark.django_db(transaction=True)
+def test_many_callers_share_one_round_of_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone_waits, rounds = threading.Barrier(20), []
+
+    def probe() -> Finding:
+        rounds.append(threading.get_ident())
+        time.sleep(0.2)  # the others come meanwhile
+        return fine("Database", "It answers.")
+
+    def ask(_: int) -> int:
+        everyone_waits.wait()
+        return readiness().status_code
+
+    monkeypatch.setattr(health, "KEEP", 60.0)
+    monkeypatch.setattr(health, "_latest", None)
+    monkeypatch.setitem(PROBES, "database", probe)
+    with ThreadPoolExecutor(20) as callers:
+        assert set(callers.map(ask, range(20))) == {200}
+    assert readiness().status_code == 200
+    assert len(rounds) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_probe_that_hangs_holds_up_only_the_first_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, ends = threading.Event(), threading.Event()
+
+    def probe() -> Finding:
+        hangs.set()
+        ends.wait(30)
+        return fine("Storage", "It works.")
+
+    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    monkeypatch.setattr(health, "_latest", None)
+    monkeypatch.setitem(PROBES, "storage", probe)
+    with ThreadPoolExecutor(1) as first:
+        asked = first.submit(readiness)
+        assert hangs.wait(30)
+        late = json.loads(readiness().content)
+        assert late["checks"] == {"database": "ok", "storage": "It did not answer in time."}
+        begun = time.monotonic()
+        assert readiness().status_code == 503
+        assert time.monotonic() - begun < 0.15, "the round's time is up: there is nothing to wait for"
+        ends.set()
+        assert asked.result().status_code == 200
+
+
+MANY_CALLERS = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connections
+from django.test import Client
+call_command("migrate", verbosity=0)
+connections.close_all()
+together = threading.Barrier(128)
+def ask(number):
+    together.wait()
+    page = Client(headers={"host": "localhost"}).get("/health/ready" if number % 2 else "/")
+    return page.status_code, "does not answer" in page.text
+with ThreadPoolExecutor(128) as callers:
+    print(set(callers.map(ask, range(128))))
+"""
+
+
+@pytest.mark.slow
+def test_128_threads_need_few_connections_to_postgresql(tmp_path: Path) -> None:
+    with limited_database(3) as database:
+        environment = {**os.environ, "DATABASE_URL": database.url, "STORAGE_ROOT": str(tmp_path)}
+        environment |= {"DJANGO_SETTINGS_MODULE": "trygo_backend.settings", "IMAGE_PROVIDER": "placeholder"}
+        command = [sys.executable, "-c", MANY_CALLERS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "{(200, False)}\n", done.stderr

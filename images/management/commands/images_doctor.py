@@ -7,7 +7,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -18,20 +17,20 @@ from ..base import ImagesCommand, ProgressLine
 
 
 class Command(ImagesCommand):
-    help = """Say whether this installation will work, and what to do where it will not.
+    help = """Say whether this installation will work, and if not, what to do.
 
-Configuration, security, CORS, callers, database, storage and public address are looked at, and each provider of the
-chain is asked, at no cost, whether it accepts the key and until when it has the configured model. No key is printed.
+It looks at configuration, security, CORS, callers, database, storage and public address, and asks each provider, at
+no cost, whether it accepts the key and until when it has the configured model. No key is printed.
 
-The exit status is 1 where something is broken, 2 where something needs attention (a model that will be shut down
-within --warn-days, for example), else 0.
+The exit status is 1 if something is broken, 2 if something needs attention (a model that will be shut down within
+--warn-days, for example), otherwise 0.
 
 Examples:
   manage.py images_doctor                           before the first start, and every week from then on
   manage.py images_doctor --public-url --generate   after a deployment; makes one real image and deletes it again
   manage.py images_doctor --json | jq               for programs: one object
 """
-    #: Their errors are findings like others; run by Django they would end the command before it begins.
+    #: The checks' errors are findings; if Django ran the checks, an error would end the command before it begins.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,7 +39,7 @@ Examples:
             type=_days,
             default=WARN_DAYS,
             metavar="DAYS",
-            help="How many days ahead the end of a model needs attention (default: %(default)s).",
+            help="How many days ahead the shutdown of a model needs attention (default: %(default)s).",
         )
         parser.add_argument("--public-url", action="store_true", help="Fetch a probe file through PUBLIC_URL.")
         parser.add_argument(
@@ -70,22 +69,26 @@ Examples:
             sys.exit(status)
 
     def _print_json(self, findings: list[Finding], status: int) -> None:
-        told = {0: Level.FINE, 1: Level.BROKEN, 2: Level.ATTENTION}[status]
-        body = {"status": told, "exit_status": status, "findings": [asdict(finding) for finding in findings]}
+        level = {0: Level.FINE, 1: Level.BROKEN, 2: Level.ATTENTION}[status]
+        body = {"status": level, "exit_status": status, "findings": [_as_json(finding) for finding in findings]}
         self.stdout.write(json.dumps(body, indent=2))
 
     def _print_screen(self, findings: Iterable[Finding]) -> None:
-        paint = {Level.FINE: self.style.SUCCESS, Level.ATTENTION: self.style.WARNING, Level.BROKEN: self.style.ERROR}
+        style = {Level.FINE: self.style.SUCCESS, Level.ATTENTION: self.style.WARNING, Level.BROKEN: self.style.ERROR}
         counts: Counter[Level] = Counter()
         for section, group in groupby(findings, lambda finding: finding.section):
             self.stdout.write(self.style.MIGRATE_HEADING(section))
             for finding in group:
                 counts[finding.level] += 1
-                self.stdout.write(f"  {paint[finding.level](f'{finding.level:<9}')}  {finding.sentence}")
+                self.stdout.write(f"  {style[finding.level](f'{finding.level:<9}')}  {finding.sentence}")
                 if finding.level != Level.FINE:
                     self.stdout.write(f"{'':13}-> {finding.next_step}")
         worst = next((level for level in (Level.BROKEN, Level.ATTENTION) if counts[level]), Level.FINE)
-        self.stdout.write(paint[worst](_summary(counts)))
+        self.stdout.write(style[worst](_summary(counts)))
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    return {name: getattr(finding, name) for name in ("section", "level", "sentence", "next_step")}
 
 
 def _summary(counts: Counter[Level]) -> str:

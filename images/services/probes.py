@@ -1,0 +1,257 @@
+"""Does it work? One list of probes, for the server's start, `/health/ready`, the front page and the doctor.
+
+Each probe looks at one part that a generation needs, answers within seconds and costs nothing. The doctor goes on to
+look more closely (`diagnostics.py`). A project of your own can ask them, too:
+
+    from images.services.probes import Level, run_probes
+
+    ready = all(finding.level == Level.FINE for finding in run_probes("database", "storage").values())
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import QuerySet
+
+from .. import storage
+from ..conf import conf
+from ..exceptions import ImagesError
+from ..logs import log_event
+from ..models import GeneratedImage
+from ..providers import get_provider
+from .queue import queue_problem, waiting
+
+logger = logging.getLogger("images.doctor")
+
+DATABASE, STORAGE, QUEUE, PROVIDERS = "Database", "Storage", "Queue", "Providers"
+
+#: Seconds to wait for a database that does not answer (libpq's least is 2).
+DATABASE_TIMEOUT = 3
+#: The next step of a finding that is fine.
+NOTHING_TO_DO = "Nothing to do."
+WORKER_STEP = "Start a worker: make worker (celery -A YOUR_PROJECT worker)."
+STORAGE_STEP = (
+    "Let this user write, read and delete files under MEDIA_ROOT (STORAGE_ROOT), mount its disk, or make room; the "
+    "log of this command says what failed."
+)
+#: The most pending migrations that are named.
+_NAMED = 5
+
+
+# --- What a probe says ------------------------------------------------------------------------------------------
+
+
+class Level(StrEnum):
+    """How bad a finding is. The values are stable: scripts read them."""
+
+    FINE = "ok"
+    ATTENTION = "attention"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was found out about one part.
+
+    Attributes:
+        section: The part, for example `Storage`.
+        level: How bad it is.
+        sentence: What was found, for the operator.
+        next_step: What the operator can do about it.
+        public: The sentence for everyone, if `sentence` may name hosts or paths; otherwise "".
+    """
+
+    section: str
+    level: Level
+    sentence: str
+    next_step: str
+    public: str = field(default="", repr=False)
+
+
+def fine(section: str, sentence: str) -> Finding:
+    """Something works."""
+    return Finding(section=section, level=Level.FINE, sentence=sentence, next_step=NOTHING_TO_DO)
+
+
+def attention(section: str, sentence: str, next_step: str, public: str = "") -> Finding:
+    """Something works but should be looked at soon."""
+    return Finding(section=section, level=Level.ATTENTION, sentence=sentence, next_step=next_step, public=public)
+
+
+def broken(section: str, sentence: str, next_step: str, public: str = "") -> Finding:
+    """Something does not work."""
+    return Finding(section=section, level=Level.BROKEN, sentence=sentence, next_step=next_step, public=public)
+
+
+# --- The database -----------------------------------------------------------------------------------------------
+
+
+def probe_database() -> Finding:
+    """Whether the database answers and has this app's table, with every column."""
+    alias = router.db_for_write(GeneratedImage)
+    try:
+        _first(GeneratedImage.objects.using(alias).order_by())
+    except (DatabaseError, ImproperlyConfigured) as err:
+        return _no_database(alias, err)
+    return fine(DATABASE, f"{connections[alias].display_name} answers.")
+
+
+def probe_migrations() -> Finding:
+    """Whether the database answers and every migration is applied. It reads the files of all migrations."""
+    alias = router.db_for_write(GeneratedImage)
+    try:
+        pending = pending_migrations(alias)
+    except (DatabaseError, ImproperlyConfigured) as err:
+        return _no_database(alias, err)
+    if not pending:
+        return fine(DATABASE, f"{connections[alias].display_name} answers, and every migration is applied.")
+    rest = f" and {len(pending) - _NAMED} more" if len(pending) > _NAMED else ""
+    sentence = f"Migrations that are not applied ({len(pending)}): {', '.join(pending[:_NAMED])}{rest}."
+    return broken(DATABASE, sentence, "Run: python manage.py migrate")
+
+
+def pending_migrations(alias: str) -> list[str]:
+    """The names of the migrations that have not been applied to a database.
+
+    Raises:
+        django.db.DatabaseError: It does not answer.
+    """
+    with _own_connection(alias) as connection:
+        executor = MigrationExecutor(connection)
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+
+
+def database_error(err: Exception) -> str:
+    """The first line of what a database says, without the hints that follow it."""
+    return next(iter(str(err).strip().splitlines()), "") or type(err).__name__
+
+
+def _no_database(alias: str, err: Exception) -> Finding:
+    return broken(
+        DATABASE,
+        f"{connections[alias].display_name} cannot be used: {database_error(err)}",
+        f"Start the database, run `python manage.py migrate`, or correct DATABASE_URL (DATABASES[{alias!r}]).",
+        public="The database does not answer, or has not been migrated. The server's log says more.",
+    )
+
+
+@contextmanager
+def _own_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """A connection beside the thread's own and beside the pool, which waits longer than a probe's caller does."""
+    connection = connections[alias].copy()
+    options = connection.settings_dict["OPTIONS"]  # a copy's settings are its own
+    options.pop("pool", None)
+    if connection.vendor == "postgresql":
+        options["connect_timeout"] = DATABASE_TIMEOUT
+        options["tcp_user_timeout"] = DATABASE_TIMEOUT * 1000
+    elif connection.vendor == "mysql":
+        options["connect_timeout"] = DATABASE_TIMEOUT
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _first(rows: QuerySet[Any]) -> Any:
+    """The first row of a query, asked over a connection of its own, or `None`."""
+    with _own_connection(rows.db) as connection:
+        if connection.vendor == "postgresql":  # a table that is locked must not hold a probe up
+            connection.set_autocommit(False)
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {DATABASE_TIMEOUT * 1000}")
+        found = rows[:1].query.get_compiler(connection=connection).results_iter()
+        return next(iter(found), None)
+
+
+# --- Storage, queue, providers ----------------------------------------------------------------------------------
+
+
+def probe_storage() -> Finding:
+    """Whether files can be stored, as far as can be told without storing one."""
+    if problem := storage.storage_problem():
+        return broken(STORAGE, problem, STORAGE_STEP)
+    return fine(STORAGE, "Images can be stored.")
+
+
+def probe_queue() -> Finding:
+    """Whether the queue's workers take up what waits there."""
+    if not conf.queue:
+        return fine(QUEUE, "No queue is configured: requests do their own work.")
+    try:
+        oldest = _first(waiting().values_list("created_at"))
+    except DatabaseError as err:
+        unknown = "The database does not say what waits in the queue."
+        return attention(
+            QUEUE, f"{unknown} {database_error(err)}", "See what is said about the database.", public=unknown
+        )
+    if problem := queue_problem(oldest[0] if oldest else None):
+        return attention(QUEUE, problem, WORKER_STEP)
+    return fine(QUEUE, "No request has been waiting for long.")
+
+
+def probe_providers() -> Finding:
+    """Whether one provider at least has what it needs to be asked. Nothing is sent."""
+    problems = [problem for alias in conf.providers if (problem := _provider_problem(alias))]
+    if len(problems) < len(conf.providers):
+        return fine(PROVIDERS, "At least one provider is ready to be asked.")
+    return broken(
+        PROVIDERS,
+        " ".join(problems),
+        "Set what is missing, or choose another IMAGE_PROVIDER.",
+        public="No image provider is ready to be asked.",
+    )
+
+
+def _provider_problem(alias: str) -> str:
+    try:
+        return " ".join(get_provider(alias).check())
+    except (ImproperlyConfigured, ImagesError) as err:
+        return str(err)
+
+
+# --- The list ---------------------------------------------------------------------------------------------------
+
+#: Every probe by its name, which `/health/ready` shows.
+PROBES: dict[str, Callable[[], Finding]] = {
+    "database": probe_database,
+    "storage": probe_storage,
+    "queue": probe_queue,
+    "providers": probe_providers,
+}
+
+
+def guarded(section: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What `look` finds, and one more finding if it fails: the other examinations go on.
+
+    Every exception counts, since storages, databases and providers of other people raise errors of their own.
+    """
+    unusable = "The configuration cannot be used"
+    try:
+        yield from look()
+    except ImproperlyConfigured as err:
+        yield broken(section, f"{unusable}: {err}", "Correct this setting, then try again.", public=f"{unusable}.")
+    except Exception as err:  # noqa: BLE001
+        log_event(logger, logging.ERROR, "examination_failed", section=section, exc_info=err)
+        sentence = f"It could not be examined ({type(err).__name__})."
+        yield broken(section, sentence, "Look at the traceback in the log (of this command: standard error).")
+
+
+def run_probes(*names: str) -> dict[str, Finding]:
+    """Run some of `PROBES` by name, or all of them, one after the other. No exception leaves it."""
+    return {name: next(guarded(name.capitalize(), partial(_as_list, PROBES[name]))) for name in names or PROBES}
+
+
+def _as_list(probe: Callable[[], Finding]) -> list[Finding]:
+    return [probe()]

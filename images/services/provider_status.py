@@ -1,0 +1,133 @@
+"""What each provider says of its key and its model, and until when it has the model. It costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+
+from .. import exceptions as failures
+from ..conf import conf
+from ..exceptions import ProviderFailure
+from ..providers import Deadline, ImageProvider, get_provider
+from ..providers.models import Deprecation, ModelStatus
+from .probes import PROVIDERS, Finding, attention, broken, fine, guarded
+
+#: Seconds for each question to a provider.
+TIMEOUT = 10.0
+
+_STEPS: dict[type[ProviderFailure], str] = {
+    failures.ProviderAuth: "Set the setting that is named to a valid key that may use the image models.",
+    failures.ProviderQuotaExhausted: "Raise the account's budget, or use another key.",
+    failures.ProviderUnreachable: "Look at the network, at HTTPS_PROXY and at the provider's base URL.",
+    failures.ProviderTimeout: "Look at the network and at the provider's status page, then try again.",
+    failures.ProviderBadResponse: "Look at the provider's base URL: the server there does not speak this API.",
+    failures.ProviderNotConfigured: "Set what is named in the environment or in IMAGES.",
+}
+_OTHER_STEP = "Look at the provider's status page, then try again."
+_PASSING = (failures.ProviderOverloaded, failures.ProviderRateLimited)
+
+
+def examine_providers(*, warn_days: int, today: date) -> Iterator[Finding]:
+    """Ask each provider that `IMAGE_PROVIDER` names.
+
+    Args:
+        warn_days: A shutdown within so many days needs attention.
+        today: The day to count from.
+    """
+    known = conf.provider_backends
+    for alias in conf.providers:
+        if alias in known:
+            yield from guarded(PROVIDERS, partial(_examine, alias, warn_days, today))
+        else:
+            step = f"Set IMAGE_PROVIDER to one or more of: {', '.join(sorted(known))}."
+            yield broken(PROVIDERS, f"{alias}: there is no provider of this name.", step)
+
+
+def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
+    provider = get_provider(alias)
+    missing = provider.check()
+    for sentence in missing:
+        step = f"Correct it in the environment or in IMAGES, or remove {alias} from IMAGE_PROVIDER."
+        yield broken(PROVIDERS, f"{alias}: {sentence}", step)
+    if missing:
+        yield from _known_deprecation(alias, provider, today)
+        return
+    try:
+        status = provider.look_up_model(Deadline.after(TIMEOUT))
+    except ProviderFailure as err:
+        yield _failed(alias, provider, err)
+        if not isinstance(err, failures.ProviderModelUnavailable):  # its advice has said so
+            yield from _known_deprecation(alias, provider, today)
+        return
+    if status is None:
+        told = "nothing is missing. Only an image shows whether it works: use --generate."
+        yield from list(_known_deprecation(alias, provider, today)) or [
+            fine(PROVIDERS, f"{_name(alias, provider)}: {told}")
+        ]
+    else:
+        yield _answered(alias, provider, status, warn_days, today)
+
+
+def _name(alias: str, provider: ImageProvider) -> str:
+    return f"{alias}: {provider.model}" if provider.model else alias
+
+
+def _known_deprecation(alias: str, provider: ImageProvider, today: date) -> Iterator[Finding]:
+    """What is known about the end of its model without asking the vendor."""
+    if deprecation := provider.deprecation():
+        make = broken if deprecation.is_over(today) else attention
+        sentence = f"{alias}: {deprecation.sentence(provider.model, today)}"
+        yield make(PROVIDERS, sentence, deprecation.advice(provider.model_setting))
+
+
+def _failed(alias: str, provider: ImageProvider, err: ProviderFailure) -> Finding:
+    make = attention if isinstance(err, _PASSING) else broken
+    if isinstance(err, failures.ProviderModelUnavailable):
+        step = _other_model(provider)
+    else:
+        step = next((step for kind, step in _STEPS.items() if isinstance(err, kind)), _OTHER_STEP)
+    return make(PROVIDERS, f"{alias}: {err.message} ({err.code})", step)
+
+
+def _other_model(provider: ImageProvider) -> str:
+    """What to set instead: the vendor's own replacement, if it is known, and the models that the key has."""
+    setting, deprecation = provider.model_setting, provider.deprecation()
+    advice = deprecation.advice(setting) if deprecation else f"Set {setting} to another model; its price may differ."
+    try:
+        names = [name for name in provider.model_names(Deadline.after(TIMEOUT)) if name != provider.model]
+    except ProviderFailure:
+        return advice  # the first answer is the finding; the list is only a help
+    return f"{advice} This key has: {', '.join(names)}." if names else advice
+
+
+def _answered(alias: str, provider: ImageProvider, status: ModelStatus, warn_days: int, today: date) -> Finding:
+    deprecation, what = provider.deprecation(), _name(alias, provider)
+    if status.shutdown:
+        return _dated(what, provider, status.shutdown, deprecation, warn_days, today)
+    if deprecation:
+        return _announced(what, provider, deprecation, warn_days, today)
+    if status.doubt:
+        return attention(PROVIDERS, f"{what}: {status.doubt}", "Use --generate, which makes one real image.")
+    return fine(PROVIDERS, f"{what}: the key is accepted and has this model, and no shutdown is announced.")
+
+
+def _dated(
+    what: str, provider: ImageProvider, end: date, deprecation: Deprecation | None, warn_days: int, today: date
+) -> Finding:
+    """The vendor itself names the day of the shutdown."""
+    days = (end - today).days
+    if days > warn_days:
+        return fine(PROVIDERS, f"{what}: the key is accepted and has this model until {end} ({days} days).")
+    step = deprecation.advice(provider.model_setting) if deprecation else _other_model(provider)
+    if days > 0:
+        return attention(PROVIDERS, f"{what}: the provider will shut this model down on {end}, in {days} days.", step)
+    return broken(PROVIDERS, f"{what}: the provider has shut this model down on {end}.", step)
+
+
+def _announced(what: str, provider: ImageProvider, deprecation: Deprecation, warn_days: int, today: date) -> Finding:
+    """The vendor has the model and does not name a day, but has announced its end elsewhere."""
+    sentence = f"{what}: the key is accepted, but {deprecation.sentence(provider.model, today)}"
+    if deprecation.shutdown and (deprecation.shutdown - today).days > warn_days:
+        return fine(PROVIDERS, sentence)
+    return attention(PROVIDERS, sentence, deprecation.advice(provider.model_setting))
