@@ -2,6 +2,7 @@
 # make serve   the production server on $PORT (8000 when unset), configured by the environment alone
 # make worker  a worker of the queue that CELERY_BROKER_URL names (docs/scaling.md)
 # make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL
+# make test-matrix  the tests on each Python and Django that the metadata promises, as far as this machine has them
 # make lint    style and types
 # make bench   everything in benchmarks/README.md, 25 minutes; `make bench-quick` in under a minute
 
@@ -14,11 +15,11 @@ TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := images trygo_backend tests benchmarks manage.py
+SOURCES := images trygo_backend tests benchmarks manage.py noxfile.py
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve worker migrate test test-all test-postgres lint bench bench-quick
+.PHONY: help demo serve worker migrate test test-all test-postgres test-matrix lint bench bench-quick
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,6 +44,9 @@ test-all: $(VENV)/.dev
 
 test-postgres: $(VENV)/.dev
 	TEST_DATABASE_URL=$(TEST_POSTGRES_URL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
+test-matrix: $(VENV)/.dev
+	TEST_WORKERS=$(TEST_WORKERS) $(BIN)/nox $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)

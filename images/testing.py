@@ -163,7 +163,7 @@ def run_at_once(image_id: str) -> None:
     Args:
         image_id: The row's id.
     """
-    from .services.working import run_generation
+    from .services import run_generation
 
     run_generation(uuid.UUID(image_id))
 

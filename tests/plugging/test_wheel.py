@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -29,19 +30,38 @@ def pip(python: str | Path, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from a copy, so that nothing is left in it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    checkout = folder / "checkout"
-    shutil.copytree(ROOT / "images", checkout / "images", ignore=shutil.ignore_patterns("__pycache__"))
-    # What must not get into it.
-    (checkout / "tests").mkdir()
-    (checkout / "tests" / "__init__.py").touch()
-    shutil.copytree(ROOT / "trygo_backend", checkout / "trygo_backend")
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, checkout)
-    pip(sys.executable, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(checkout))
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this checkout, so that nothing is left in it, with what an earlier build may have left behind."""
+    copy = tmp_path_factory.mktemp("checkout") / "copy"
+    made = (".git", ".venv", ".demo", "__pycache__", ".*_cache", ".hypothesis", "*.sqlite3*", "staticfiles", "media")
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: shutil.ignore_patterns(*made)(folder, names))
+    stale = copy / "build" / "lib" / "images" / "stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build_wheel(checkout, tmp_path_factory.mktemp("wheel"))
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Build the wheel of a folder or of a source distribution."""
+    pip(sys.executable, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source))
     [found] = folder.glob("trygo_images-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution of this checkout."""
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "build", "--sdist", "--outdir", str(folder), str(checkout)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [found] = folder.glob("trygo_images-*.tar.gz")
     return found
 
 
@@ -64,15 +84,42 @@ def test_the_wheel_holds_the_whole_app_and_nothing_else(wheel: Path) -> None:
         assert any(kind in name for name in app), kind
 
 
-def test_the_metadata_has_ranges_for_hosts_and_sdks_as_extras(wheel: Path) -> None:
+def test_the_source_distribution_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    assert build_wheel(sdist, tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_the_tests_run_from_the_source_distribution(sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [folder] = tmp_path.glob("trygo_images-*")
+    for arguments in (["tests/test_testing.py", "tests/test_readme.py", "-m", "not slow"], ["--collect-only"]):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_index_can_show_the_description(wheel: Path) -> None:
+    """Relative links and pictures lead nowhere on an index page."""
+    text = metadata(wheel).partition("\n\n")[2]
+    assert text.startswith("# Images\n")
+    assert re.findall(r"\]\((?!https?://)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) == []
+    assert "[" not in re.findall(r"^\| .*`IMAGES.*$", text, re.MULTILINE)[0].replace('["', "")
+
+
+def metadata(wheel: Path) -> str:
     archive = zipfile.ZipFile(wheel)
     [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-    lines = archive.read(name).decode().splitlines()
+    return archive.read(name).decode()
+
+
+def test_the_metadata_has_ranges_for_hosts_and_sdks_as_extras(wheel: Path) -> None:
+    lines = metadata(wheel).splitlines()
     required = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
     assert required
     assert not [line for line in required if "==" in line.partition(";")[0]]
+    assert {"License-Expression: BSD-3-Clause", "License-File: LICENSE"} <= set(lines)
     for extra in ("openai", "gemini"):
-        assert any(line.endswith(f'extra == "{extra}"') for line in required)
+        assert any(line.endswith(f"extra == '{extra}'") for line in required)
     needed = {re.match(r"[\w-]+", line)[0].lower() for line in required if "extra" not in line}  # type: ignore[index]
     assert needed == {"certifi", "django", "djangorestframework", "httpcore2", "httpx2", "requests"}
 
