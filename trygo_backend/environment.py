@@ -1,8 +1,8 @@
 """Environment variables, read into typed values.
 
 Everything here is a pure function of what is passed in, so that tests need no process of their own. A value that
-cannot work raises `ImproperlyConfigured` with one sentence that names the variable and what to type, and never
-repeats the value: it may be a secret, or hold one.
+cannot work raises `ImproperlyConfigured` with one sentence that names the variable and says what to type. It never
+repeats the value, which may be a secret or hold one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
 
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+from images.conf import InvalidValue, flag, listed
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Environment:
     """Typed reads of environment variables. One that is set to nothing, or to white space, counts as unset.
 
-    django-environ's own readers are not used for single values: they take a value that begins with `$` for the name
-    of another variable, which a random SECRET_KEY may do, and every word they do not know for `False`.
+    django-environ's own readers do not fit (as of 0.14): they take a value that begins with `$` for the name of
+    another variable, and a random SECRET_KEY may begin so; every word they do not know is `False`; and their errors
+    repeat the value.
 
     Args:
         values: The variables, usually `os.environ`.
@@ -44,25 +46,25 @@ class Environment:
         Raises:
             ImproperlyConfigured: It is another word.
         """
-        word = self.text(name).lower()
-        if word and word not in _TRUE | _FALSE:
-            raise ImproperlyConfigured(f"{name} must be true or false.")
-        return word in _TRUE if word else default
+        try:
+            return flag(self.text(name) or default)
+        except InvalidValue as err:
+            raise ImproperlyConfigured(f"{name} {err}") from None
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A whole number.
 
         Raises:
-            ImproperlyConfigured: It is no whole number, or not from `minimum` to `maximum`.
+            ImproperlyConfigured: It is not a whole number from `minimum` to `maximum`.
         """
         text = self.text(name, str(default))
         if not text.isdecimal() or not minimum <= int(text) <= maximum:
             raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}.")
         return int(text)
 
-    def listed(self, name: str) -> list[str]:
+    def listed(self, name: str) -> tuple[str, ...]:
         """The parts of a comma-separated list, without empty ones."""
-        return [part.strip() for part in self.text(name).split(",") if part.strip()]
+        return listed(self.text(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,9 @@ class Origin:
     """Scheme, host and port of an address, as a browser writes them.
 
     Attributes:
-        scheme: `http`, `https`, or "" where none was given.
+        scheme: `http`, `https`, or "" if none was given.
         host: In lower case, an IPv6 address in brackets.
-        port: `None` where it is the scheme's own.
+        port: `None` if it is the scheme's default.
     """
 
     scheme: str
@@ -80,21 +82,21 @@ class Origin:
     port: int | None
 
     def url(self, scheme: str = "") -> str:
-        """The origin as a browser sends it, with `scheme` where it has none of its own."""
+        """The origin as a browser sends it, with `scheme` if it has none of its own."""
         scheme = self.scheme or scheme
         port = "" if self.port in (None, _DEFAULT_PORTS.get(scheme)) else f":{self.port}"
         return f"{scheme}://{self.host}{port}"
 
 
 def parse_origin(name: str, value: str) -> Origin:
-    """The origin of an address that may come without a scheme. A path, a query and credentials are dropped.
+    """The origin of an address that may have no scheme. A path, a query and credentials are dropped.
 
     Args:
         name: The variable's name, for the error.
         value: For example `https://www.example.com/`, `www.example.com` or `localhost:3000`.
 
     Raises:
-        ImproperlyConfigured: It is no address of the web.
+        ImproperlyConfigured: It is not an http or https address.
     """
     parts, port, host = None, None, ""
     try:
@@ -103,23 +105,23 @@ def parse_origin(name: str, value: str) -> Origin:
     except ValueError:
         host = ""  # urlsplit's own sentence would repeat the value
     if parts is None or not host or parts.scheme not in {"", "http", "https"} or set(host) & set(" \t*,;'\"<>\\"):
-        raise ImproperlyConfigured(f"{name} must hold addresses of the web, for example https://www.example.com.")
+        raise ImproperlyConfigured(f"{name} must hold http or https addresses, for example https://www.example.com.")
     return Origin(scheme=parts.scheme, host=f"[{host}]" if ":" in host else host, port=port)
 
 
 def cors_origins(environment: Environment, names: Iterable[str]) -> list[str]:
     """The origins whose pages may call the API, without repetition. `*` stands for every origin.
 
-    An address without a scheme stands for both https and http. That gives nothing away: no credentials travel with
-    cross-origin requests by themselves (CORS_ALLOW_CREDENTIALS is off, tokens are put into a header by the page),
-    and a front end that is reached over plain http keeps working.
+    An address without a scheme stands for both https and http, so that a front end on plain http keeps working. That
+    is safe: browsers send no credentials of their own across origins (CORS_ALLOW_CREDENTIALS is off; the page itself
+    puts the token into a header).
 
     Args:
         environment: Where to read.
         names: The variables; each may hold a comma-separated list.
 
     Raises:
-        ImproperlyConfigured: One of them holds something else than addresses.
+        ImproperlyConfigured: One of them holds something other than addresses.
     """
     found: list[str] = []
     for name in names:
@@ -133,9 +135,9 @@ def cors_origins(environment: Environment, names: Iterable[str]) -> list[str]:
 
 
 def allowed_hosts(environment: Environment, public: Origin | None) -> list[str]:
-    """Django's ALLOWED_HOSTS: what the variable lists, else this machine and the host of `PUBLIC_URL`.
+    """Django's ALLOWED_HOSTS: what the variable lists; if it is unset, this machine and the host of `PUBLIC_URL`.
 
-    A port or a scheme, with which Django would match nothing, is dropped; `*` and `.example.com` stay as they are.
+    A port or a scheme is dropped, since Django would match nothing with it; `*` and `.example.com` stay as they are.
     """
     listed = environment.listed("ALLOWED_HOSTS")
     if not listed:
@@ -161,7 +163,7 @@ def database(url: str, *, base_dir: Path, pool_size: int) -> dict[str, Any]:
             config: dict[str, Any] = dict(Env.db_url_config(url))
     except (ValueError, KeyError, TypeError, AttributeError):
         config = {}
-    # Not chained to what went wrong: that sentence repeats a part of the URL, as a rule of the password.
+    # Not chained to the cause, whose message repeats a part of the URL, usually of the password.
     if "://" not in url or "." not in config.get("ENGINE", ""):
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be understood. Write postgres://user:password@host:5432/name (special characters in "

@@ -23,7 +23,7 @@ def test_a_flag_of_another_word_is_refused_rather_than_taken_for_false() -> None
 
 
 @pytest.mark.parametrize("text", ["eighty", "-1", "8000.5", "70000", "١٢x"])
-def test_a_port_that_is_none_is_refused(text: str) -> None:
+def test_what_is_not_a_port_is_refused(text: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="PORT must be a whole number from 0 to 65535"):
         Environment({"PORT": text}).integer("PORT", 8000, minimum=0, maximum=65535)
 
@@ -50,8 +50,8 @@ def test_cors_origins_are_as_browsers_write_them(value: str, origins: list[str])
 
 
 @pytest.mark.parametrize("value", ["https://", "ftp://example.com", "http://host:port", "two words", "http://[::1"])
-def test_what_is_no_address_is_refused(value: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match="FRONTEND_URL must hold addresses"):
+def test_what_is_not_an_address_is_refused(value: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="FRONTEND_URL must hold http or https addresses"):
         parse_origin("FRONTEND_URL", value)
 
 
