@@ -89,9 +89,20 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, status: int, code: str, sentence: str) -> HttpResponse:
-    headers = {"Cache-Control": "no-store"}
     if request.path_info.startswith("/api/"):
-        return JsonResponse(error_body(code, sentence), status=status, headers=headers)
+        return JsonResponse(error_body(code, sentence), status=status, headers={"Cache-Control": "no-store"})
+    return error_page(status, sentence)
+
+
+def error_page(status: int, sentence: str, *, retry_after: int | None = None) -> HttpResponse:
+    """A small page in the reader's language.
+
+    Args:
+        status: The HTTP status.
+        sentence: What happened, in English; it is translated here.
+        retry_after: Seconds after which to try again, if that helps.
+    """
+    headers = {"Cache-Control": "no-store"} | ({} if retry_after is None else {"Retry-After": str(retry_after)})
     # Rendered without the request: its context processors would ask for the user, which may be what just failed.
     page = render_to_string("trygo_backend/error.html", {"status": status, "sentence": _(sentence)})
     return HttpResponse(page, status=status, headers=headers)

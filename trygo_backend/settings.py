@@ -7,6 +7,7 @@ What cannot work raises `ImproperlyConfigured` with one sentence (`environment.p
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ INSTALLED_APPS = [
     "rest_framework.authtoken",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
     "images",
 ]
 MIDDLEWARE = [
@@ -66,6 +68,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # Last, as it asks for: it answers for a log-in that was not tried.
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "trygo_backend.urls"
 # The path under which a proxy shows this server, and which it takes off before it asks: `/pics` for
@@ -88,12 +92,32 @@ TEMPLATES = [
         },
     }
 ]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Logging in (login.py) ----------------------------------------------------------------------------------
+
+# Django's own stands for the sessions that began with it. It is never asked for a password.
+AUTHENTICATION_BACKENDS = ["trygo_backend.login.LoginBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LOGIN_REDIRECT_URL = "home"
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# After five failures for an account from an address, or fifty from an address, that address waits. The wait ends by
+# itself, and trying meanwhile does not prolong it.
+AXES_HANDLER = "trygo_backend.login.LoginHandler"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
+AXES_CLIENT_IP_CALLABLE = "trygo_backend.login.client_address"
+AXES_LOCKOUT_CALLABLE = "trygo_backend.login.refusal"
+# Not into the log, nor into the table's copy of the form. A password never goes there.
+AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken"]
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 
 # --- Database and files -------------------------------------------------------------------------------------
 
@@ -155,7 +179,7 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
 
 # --- Behind TLS ---------------------------------------------------------------------------------------------
 
-if _env.flag("TRUST_PROXY_HEADERS"):
+if TRUST_PROXY_HEADERS := _env.flag("TRUST_PROXY_HEADERS"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     USE_X_FORWARDED_HOST = True
 SECURE_SSL_REDIRECT = _env.flag("SECURE_SSL_REDIRECT")

@@ -120,7 +120,7 @@ class TestTrustedNetworks:
     def test_what_services_send_by_themselves_does_not(self, anonymous: APIClient, trusting: None) -> None:
         headers = dict.fromkeys(["X-Request-ID", "Traceparent", "X-Amzn-Trace-Id", "User-Agent", "Accept"], "x")
         # A development server hands its own environment over, with the proxy for requests on the way out.
-        meta = {"REMOTE_ADDR": "10.1.2.3", "HTTP_PROXY": "http://proxy.internal:3128"}
+        meta: dict[str, Any] = {"REMOTE_ADDR": "10.1.2.3", "HTTP_PROXY": "http://proxy.internal:3128"}
         assert anonymous.get("/api/images/", headers=headers, **meta).status_code == 200
 
     def test_a_form_is_not_let_in(self, anonymous: APIClient, trusting: None) -> None:

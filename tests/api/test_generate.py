@@ -279,7 +279,7 @@ def send(body: Body, *, token: str = "", chunked: bool = False, **headers: str) 
 
 @pytest.fixture
 def token(api: APIClient, brush: Brush, user: User) -> str:
-    return Token.objects.get(user=user).key
+    return str(Token.objects.get(user=user).key)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
