@@ -1,8 +1,8 @@
 """System checks: what is missing or wrong in the configuration, with a hint that says what to type.
 
-An Error says that a part of the app cannot work as it is configured; it stops `migrate` and `runserver` too. Whatever
-may be right at another moment or on another machine (a key, a volume that is mounted later, the public address) is
-a Warning, so that the rest of a host's backend runs without it.
+An Error says that a part of the app cannot work as it is configured; it stops `migrate` and `runserver`, too. What
+may be right at another time or on another machine (a key, a volume that is mounted later, the public address) is a
+Warning, so that the rest of a host's backend runs without it.
 
 No check reads the network or the database, and none repeats a key or any other secret.
 """
@@ -48,7 +48,7 @@ PUBLIC_URL_UNUSABLE = "images.E012"
 MODEL_RETIRED = "images.W013"
 QUEUE_BROKEN = "images.E014"
 
-#: Prefix lengths below which a network holds more strangers than anybody's "internal" does, by IP version.
+#: Prefix lengths below which a network is too large to be internal, by IP version.
 _WIDEST_PRIVATE = {4: 8, 6: 7}
 _WIDEST_PUBLIC = {4: 16, 6: 32}
 
@@ -107,7 +107,7 @@ def _problem(name: str) -> str:
 
 @register(TAG)
 def check_providers(**_: Any) -> list[CheckMessage]:
-    """Every provider of the chain exists, can be imported and has its key."""
+    """Every provider that `IMAGE_PROVIDER` names exists, can be imported and has its key."""
     if _problem("providers") or _problem("provider_backends"):
         return []  # check_values or check_keys has said so
     known = conf.provider_backends
@@ -120,7 +120,7 @@ def check_providers(**_: Any) -> list[CheckMessage]:
 def _unknown_provider(alias: str, known: Collection[str]) -> CheckMessage:
     near = _nearest(alias.lower(), known)
     hint = f"Did you mean IMAGE_PROVIDER={near}? " if near else ""
-    hint += f'Known providers: {", ".join(sorted(known))}. Others go into IMAGES["PROVIDERS"].'
+    hint += f'Known providers: {", ".join(sorted(known))}. Add others to IMAGES["PROVIDERS"].'
     return Error(
         f"IMAGE_PROVIDER names the provider {alias!r}, which does not exist.", hint=hint, id=UNKNOWN_PROVIDER
     )
@@ -134,7 +134,7 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
         return [Error(str(err), hint=hint, id=PROVIDER_BROKEN)]
     hint = (
         "Set it in the environment or in IMAGES, or choose a provider that needs no key: IMAGE_PROVIDER=placeholder. "
-        "Until then it makes no image; everything else works."
+        "Until then this provider makes no image; everything else works."
     )
     return [
         Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=PROVIDER_NOT_READY) for sentence in sentences
@@ -143,7 +143,7 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
 
 @register(TAG)
 def check_models(**_: Any) -> list[CheckMessage]:
-    """No provider of the chain is set to a model that its vendor is known to have turned off, or to be about to."""
+    """No provider uses a model that its vendor has shut down, or has announced to shut down."""
     if _problem("providers") or _problem("provider_backends"):
         return []
     known = conf.provider_backends
@@ -159,7 +159,7 @@ def _model_messages(alias: str) -> list[CheckMessage]:
     if deprecation is None:
         return []
     hint = (
-        f"{deprecation.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. Where a "
+        f"{deprecation.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. If a "
         f'server of your own still has the model, add "{MODEL_RETIRED}" to SILENCED_SYSTEM_CHECKS.'
     )
     sentence = deprecation.sentence(provider.model, utc_today())
@@ -190,7 +190,7 @@ def check_queue(**_: Any) -> list[CheckMessage]:
     try:
         enqueue = import_string(conf.queue)
     except (ImportError, ValueError) as err:
-        return [Error(f'IMAGES["QUEUE"]: cannot import {conf.queue!r}: {err}.', hint=hint, id=QUEUE_BROKEN)]
+        return [Error(f'IMAGES["QUEUE"]: {conf.queue!r} cannot be imported: {err}.', hint=hint, id=QUEUE_BROKEN)]
     if callable(enqueue):
         return []
     return [Error(f'IMAGES["QUEUE"]: {conf.queue!r} is not a function.', hint=hint, id=QUEUE_BROKEN)]
@@ -198,7 +198,7 @@ def check_queue(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_storage(**_: Any) -> list[CheckMessage]:
-    """The storage exists, and where it is a folder of this machine, files can be written there."""
+    """The storage exists, and if it is a folder of this machine, files can be written there."""
     if _problem("storage"):
         return []
     alias = conf.storage
@@ -220,24 +220,26 @@ def check_storage(**_: Any) -> list[CheckMessage]:
 def _folder_messages(storage: Storage) -> list[CheckMessage]:
     if not isinstance(storage, FileSystemStorage):
         return []
-    hint = "Create the folder and let this user write there, or set STORAGE_ROOT (MEDIA_ROOT) to another one."
+    hint = "Create the folder and let this user write there, or set MEDIA_ROOT (STORAGE_ROOT) to another one."
     if not storage.base_location:
-        problem = "MEDIA_ROOT is empty: images would be written into whatever folder the process is started in."
-        return [Warning(problem, hint="Set STORAGE_ROOT (MEDIA_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
+        problem = "MEDIA_ROOT is empty: images would be written into the folder in which the process was started."
+        return [Warning(problem, hint="Set MEDIA_ROOT (STORAGE_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
     problem = _write_problem(Path(storage.location))
     if not problem:
         return []
-    sentence = f"Images cannot be written into {storage.location} (STORAGE_ROOT, MEDIA_ROOT): {problem}."
+    sentence = f"Images cannot be written into {storage.location} (MEDIA_ROOT, STORAGE_ROOT): {problem}."
     return [Warning(sentence, hint=hint, id=MEDIA_ROOT_UNWRITABLE)]
 
 
 def _write_problem(folder: Path) -> str:
-    """Why no file can be made in a folder (or in the nearest one above that exists), or "".
+    """Why no file can be made in a folder, or "". The folder itself may be missing, but not the one above it.
 
     Only making a file tells: permission bits say nothing about read-only mounts, or to root.
     """
     try:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = folder if folder.exists() else folder.parent
+        if not existing.exists():  # usually a volume that is not mounted: nothing makes it
+            return f"{existing} does not exist"
         with tempfile.TemporaryFile(dir=existing):
             return ""
     except OSError as err:
@@ -251,7 +253,7 @@ def check_public_url(**_: Any) -> list[CheckMessage]:
         return []
     hint = "For example: PUBLIC_URL=https://images.example.com"
     if not conf.public_url:
-        problem = "PUBLIC_URL is not set: addresses of images are built from whatever host a request names."
+        problem = "PUBLIC_URL is not set: addresses of images are built from the host that each request names."
         return [] if settings.DEBUG else [Warning(problem, hint=hint, id=PUBLIC_URL_MISSING)]
     if _is_web_address(conf.public_url):
         return []
@@ -261,10 +263,10 @@ def check_public_url(**_: Any) -> list[CheckMessage]:
 def _is_web_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        _port = parts.port  # raises where it is no number
+        _port = parts.port  # raises if it is not a number
     except ValueError:
         return False
-    # A scheme for a host: `conf` has put https:// before something like "http:/example.com".
+    # A scheme in place of a host: `conf` has put https:// before something like "http:/example.com".
     host_is_fine = bool(parts.hostname) and parts.hostname not in {"http", "https"}
     extras = parts.query or parts.fragment or parts.username or re.search(r"\s", url)
     return parts.scheme in {"http", "https"} and host_is_fine and not extras
@@ -282,10 +284,10 @@ def check_cors(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_trusted_networks(**_: Any) -> list[CheckMessage]:
-    """Callers without credentials come from networks that can be called internal."""
+    """Callers without credentials come from networks small enough to be internal."""
     networks = () if _problem("trusted_networks") else conf.trusted_networks
     hint = "List only the networks of internal callers, for example: IMAGE_TRUSTED_NETWORKS=10.1.0.0/16"
-    sentence = "IMAGE_TRUSTED_NETWORKS lets everybody in {} make and delete images without credentials."
+    sentence = "IMAGE_TRUSTED_NETWORKS lets every caller in {} make and delete images without credentials."
     return [
         Warning(sentence.format(network), hint=hint, id=TRUSTED_NETWORK_TOO_WIDE)
         for network in networks
@@ -294,7 +296,7 @@ def check_trusted_networks(**_: Any) -> list[CheckMessage]:
 
 
 def _is_too_wide(network: Network) -> bool:
-    # Asked first, since older Pythons call 0.0.0.0/0 private: both its ends are.
+    # First, since older Pythons call 0.0.0.0/0 private: both its ends are.
     if network.prefixlen < _WIDEST_PRIVATE[network.version]:
         return True
     return network.is_global and network.prefixlen < _WIDEST_PUBLIC[network.version]

@@ -10,9 +10,9 @@ _ESCAPES |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 class OneLineFormatter(logging.Formatter):
-    """One line a record, whatever is in it: a path or a title that holds line breaks cannot forge a second record.
+    """One line for each record: a path or a title that contains line breaks cannot forge a second record.
 
-    Only a traceback, where there is one, follows on lines of its own.
+    Only a traceback follows on lines of its own.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -21,7 +21,7 @@ class OneLineFormatter(logging.Formatter):
 
 
 class WithoutTraceback(logging.Filter):
-    """Drops the traceback of records whose story is told by their line, and which anybody can cause."""
+    """Drops the traceback of records that any caller can cause and that need no more than their line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, without its traceback."""

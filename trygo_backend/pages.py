@@ -40,7 +40,7 @@ PROBLEMS = {
 @require_safe
 @never_cache
 def home(request: HttpRequest) -> HttpResponse:
-    """What this is, whether it works and where everything is: a page, or JSON for clients that prefer it."""
+    """What this is, whether it works, and links to the rest: a page, or JSON for clients that prefer it."""
     paths = {name: reverse(view) for name, view in PAGES.items()}
     paths |= {name: get_script_prefix() + path for name, path in HEALTH.items()}
     links = {name: absolute_url(path, request) for name, path in paths.items()}
@@ -55,7 +55,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's `handler400`: a request that no view should see, for example one for a host that is not ours."""
+    """Django's `handler400`: a request that no view should see, for example one for another server's host name."""
     if isinstance(exception, DisallowedHost):
         sentence = gettext_noop(
             "This server does not answer to that host name. Its operator can add it to ALLOWED_HOSTS."
@@ -83,7 +83,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's `handler500`: the log has the story."""
+    """Django's `handler500`: the log has the details."""
     sentence = gettext_noop("Something went wrong on our side. The server's log has the details.")
     return _answer(request, 500, "internal_error", sentence)
 
@@ -114,8 +114,8 @@ def error_page(status: int, sentence: str, *, retry_after: int | None = None) ->
 class LanguageMiddleware(LocaleMiddleware):
     """Django's choice by cookie and `Accept-Language`, for pages only.
 
-    The API's sentences are part of its contract, whatever a caller's HTTP library says about languages. And pictures
-    are the same in every language: a `Vary: Accept-Language` would split what caches keep of them.
+    What programs read is English. And pictures are the same in every language: `Vary: Accept-Language` would make
+    caches keep each of them several times.
     """
 
     def process_request(self, request: HttpRequest) -> None:
@@ -126,12 +126,12 @@ class LanguageMiddleware(LocaleMiddleware):
             translation.activate(settings.LANGUAGE_CODE)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Say which language it became, where there was a choice."""
+        """Say which language was chosen, if there was a choice."""
         return super().process_response(request, response) if is_page(request) else response
 
 
 def is_page(request: HttpRequest) -> bool:
-    """Whether the answer is for a person: not a file, and below `/api/` only where the client prefers HTML."""
+    """Whether the answer is for a person: not a file, and under `/api/` only if the client prefers HTML."""
     if request.path_info.startswith("/media/"):
         return False
     if not request.path_info.startswith("/api/"):

@@ -398,9 +398,9 @@ def _answer_problem(answer: _Answer, data: bytes) -> tuple[str, str] | None:
     """What is wrong with the answer, and the next step; `None` if it is right."""
     if 300 <= answer.status < 400:
         target = urlsplit(answer.location)
-        where = f"{target.scheme}://{target.netloc}" if target.netloc else "another path"
+        to = f"{target.scheme}://{target.netloc}" if target.netloc else "another path"
         step = "Set PUBLIC_URL to the address that answers directly: every picture would cost a redirect."
-        return f"The public address redirects to {where}.", step
+        return f"The public address redirects to {to}.", step
     if answer.status != requests.codes.ok:
         return f"The public address answered {answer.status}.", _ADDRESS_STEPS.get(answer.status, _OTHER_ADDRESS_STEP)
     if answer.body != data:

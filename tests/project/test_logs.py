@@ -1,4 +1,4 @@
-"""Nobody forges a line of the log."""
+"""A line of the log cannot be forged."""
 
 from __future__ import annotations
 
