@@ -90,8 +90,8 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
     an error through after a provider was asked.
     """
     path = getattr(context.get("request"), "path", None)
-    if isinstance(exc, (OperationalError, InterfaceError)):
-        log_event(logger, logging.ERROR, "database_unavailable", error=str(exc).strip(), path=path)
+    if isinstance(exc, (OperationalError, InterfaceError, DatabaseUnavailable)):
+        log_event(logger, logging.ERROR, "database_unavailable", error=str(exc.__cause__ or exc).strip(), path=path)
         exc = DatabaseUnavailable()
     converted = _as_api_exception(exc)
     if converted is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from django.db import connections, router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 
-from ..exceptions import OpenTransactionError
+from ..exceptions import DatabaseUnavailable, OpenTransactionError
 from ..models import GeneratedImage, GeneratedImageQuerySet
 
 _SENTENCE = (
@@ -21,6 +21,19 @@ _SENTENCE = (
 def rows() -> GeneratedImageQuerySet:
     """Every image's row, read where rows are written: a replica may lag behind."""
     return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
+
+
+@contextmanager
+def before_paying() -> Iterator[None]:
+    """For what is done before a provider is asked: a database that fails has cost nothing.
+
+    Raises:
+        DatabaseUnavailable: The database is locked, full or gone.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError) as err:
+        raise DatabaseUnavailable from err
 
 
 @contextmanager

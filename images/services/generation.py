@@ -82,6 +82,7 @@ def generate_image(
         images.exceptions.InvalidRequest: The arguments are not valid.
         images.exceptions.RequestInProgress: The image for this key is being made at this moment.
         images.exceptions.IdempotencyKeyReused: The key stands for other content.
+        images.exceptions.DatabaseUnavailable: The database is locked, full or gone, and no provider was asked.
         images.exceptions.TooManyGenerations: This process is at `IMAGE_MAX_CONCURRENCY`.
         images.exceptions.ProviderFailure: No provider of the chain painted; its subclasses say why.
         images.exceptions.StorageError: The image could not be stored.
@@ -138,6 +139,7 @@ def generate_image_later(
         images.exceptions.InvalidRequest: The arguments are not valid.
         images.exceptions.RequestInProgress: The image for this key is being made, or waits in the queue.
         images.exceptions.IdempotencyKeyReused: The key stands for other content.
+        images.exceptions.DatabaseUnavailable: The database is locked, full or gone.
         images.exceptions.QueueUnavailable: The queue cannot be reached, and no transaction is open.
     """
     if not conf.queue:
@@ -368,12 +370,10 @@ class GenerationRun:
             self._write()
         except Error as database_err:
             log_event(logger, logging.ERROR, "generation_unrecorded", exc_info=database_err, **self._names())
-        unforeseen = None if isinstance(err, ImagesError) else err
-        log_event(
+        log_event(  # without a traceback: the exception goes on to the caller
             logger,
-            logging.ERROR if unforeseen else logging.WARNING,
+            logging.WARNING,
             "generation_failed",
-            exc_info=unforeseen,
             **self._names(),
             provider=image.provider,
             model=image.model,

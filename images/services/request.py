@@ -19,7 +19,7 @@ from .. import storage
 from ..conf import conf
 from ..exceptions import RETRY_AFTER, IdempotencyKeyReused, InvalidRequest, RequestInProgress
 from ..models import GeneratedImage, Status, Variant, new_seed
-from .database import committed_at_once
+from .database import before_paying, committed_at_once
 from .prompts import get_prompt_builder
 from .repair import rescue
 
@@ -156,15 +156,18 @@ class GenerationRequest:
     scope: str
     key: str | None
 
+    @before_paying()
     def earlier(self) -> GeneratedImage | None:
         """The image that the request's key has made already.
 
         Raises:
             RequestInProgress: It is being made at this moment.
             IdempotencyKeyReused: The key stands for other content.
+            DatabaseUnavailable: The database is locked, full or gone.
         """
         return None if self.key is None else find_earlier(self.scope, self.key, self.wanted)
 
+    @before_paying()
     def begin(self, *, queued: bool = False, own: bool = True) -> GeneratedImage | None:
         """Write the row before anything is paid for.
 
@@ -177,6 +180,7 @@ class GenerationRequest:
 
         Raises:
             OpenTransactionError: Somebody's transaction is open, and `own` was asked for.
+            DatabaseUnavailable: The database is locked, full or gone.
         """
         image = self._row(queued=queued)
         try:

@@ -31,7 +31,7 @@ CALLS: dict[str, Call] = {
     "generate": lambda client, _: client.post("/api/images/generate", BODY, format="json"),
     "create": lambda client, _: client.post("/api/images/", BODY, format="json", headers={"Idempotency-Key": "k"}),
 }
-WRITERS = ("delete",)
+WRITERS = ("delete", "generate", "create")
 
 
 @contextmanager
@@ -124,11 +124,20 @@ def test_it_cannot_be_written(installation: tuple[Path, str], caller: APIClient,
     assert not brush.requests
 
 
+def test_it_is_full(installation: tuple[Path, str], caller: APIClient, brush: Brush) -> None:
+    file, _ = installation
+    body = {**BODY, "description": "x" * 100_000}
+    with sqlite(file, init_command="PRAGMA max_page_count = 1"):
+        assert is_unavailable(caller.post("/api/images/generate", body, format="json"))
+    assert not brush.requests
+
+
+@pytest.mark.parametrize("call", ["delete", "generate"])
 def test_it_is_logged_once_in_one_line(
-    installation: tuple[Path, str], caller: APIClient, caplog: pytest.LogCaptureFixture
+    installation: tuple[Path, str], caller: APIClient, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
-    with sqlite(installation[0].parent / "nowhere" / "db.sqlite3"):
-        caller.get("/api/images/")
+    with sqlite(f"file:{installation[0]}?mode=ro"):
+        CALLS[call](caller, installation[1])
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage().startswith("database_unavailable error=")
     assert record.exc_info is None

@@ -74,6 +74,13 @@ def tracked() -> Iterator[list[HttpRequest]]:
     got_request_exception.disconnect(receiver)
 
 
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log has as errors, each with its traceback; and no traceback anywhere else."""
+    records = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert records == [record for record in caplog.records if record.exc_info]
+    return [record.getMessage() for record in records]
+
+
 def test_an_unforeseen_one_reaches_error_trackers_and_the_log_once(
     api: APIClient,
     tracked: list[HttpRequest],
@@ -87,9 +94,16 @@ def test_an_unforeseen_one_reaches_error_trackers_and_the_log_once(
     answer = api.get("/api/images/")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert [request.path for request in tracked] == ["/api/images/"]
-    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage() == "unhandled_exception path=/api/images/"
-    assert record.exc_info
+    assert errors(caplog) == ["unhandled_exception path=/api/images/"]
+
+
+def test_so_does_one_in_the_middle_of_a_generation(
+    api: APIClient, brush: Brush, tracked: list[HttpRequest], caplog: pytest.LogCaptureFixture
+) -> None:
+    brush.will(KeyError("sk-secret"))
+    assert api.post(URL, BODY, format="json").json()["code"] == "internal_error"
+    assert [request.path for request in tracked] == [URL]
+    assert errors(caplog) == [f"unhandled_exception path={URL}"]
 
 
 def test_a_receiver_that_fails_does_not_cost_the_caller_the_body(
