@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+import requests
+import responses
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from django.http import HttpResponse, HttpResponseRedirect
 from pytest_django.fixtures import Settings
 
 from images.services.diagnostics import Level, examine
@@ -151,99 +153,88 @@ class _Quiet(WSGIRequestHandler):
         """A test's output is no access log."""
 
 
-class Site:
-    """This project served over HTTP, with something in front of it that a test may change."""
-
-    def __init__(self) -> None:
-        self.in_front: Any = None
-        self._application = get_wsgi_application()
-        self._server = make_server("127.0.0.1", 0, self._serve, handler_class=_Quiet)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def _serve(self, environ: Any, start_response: Any) -> Any:
-        answer = self.in_front(environ["PATH_INFO"]) if self.in_front else None
-        if answer is None:
-            return self._application(environ, start_response)
-        start_response(f"{answer.status_code} Fake", list(answer.items()))
-        return [answer.content]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
-def site(configure: Configure) -> Iterator[Site]:
-    site = Site()
-    configure(PUBLIC_URL=site.url)
-    yield site
-    site.close()
+def site(configure: Configure) -> Iterator[str]:
+    """The address of this project, served over HTTP."""
+    with make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=_Quiet) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        configure(PUBLIC_URL=url)
+        yield url
+        server.shutdown()
+
+
+#: Every address of a picture under the public address.
+MEDIA = re.compile(r"https://pics\.example/media/.*")
 
 
 class TestPublicUrl:
-    def test_a_probe_is_fetched_and_gone_again(self, site: Site, media_root: Path) -> None:
+    def test_a_probe_is_fetched_and_gone_again(self, site: str, media_root: Path) -> None:
         [finding] = findings("Public address", public_url=True)
-        assert (finding.level, site.url in finding.sentence) == ("ok", True)
+        assert (finding.level, site in finding.sentence) == ("ok", True)
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
 
-    def test_nothing_is_fetched_unasked(self, site: Site) -> None:
-        asked: list[str] = []
-        site.in_front = asked.append
+    @responses.activate
+    def test_nothing_is_fetched_unless_asked_for(self, configure: Configure) -> None:
+        configure(PROVIDER="placeholder")
         assert problems("Public address") == []
-        assert asked == []
+        assert not responses.calls
 
+    @responses.activate
     @pytest.mark.parametrize(
         ("answer", "words", "step"),
         [
-            (HttpResponse(b"no", status=400), "answered 400", "ALLOWED_HOSTS"),
-            (HttpResponse(b"no", status=404), "answered 404", "STORAGE_ROOT"),
-            (HttpResponse(b"no", status=502), "answered 502", "logs"),
-            (HttpResponse(b"other", content_type="image/png"), "bytes other than", "STORAGE_ROOT"),
+            ({"status": 400}, "answered 400", "ALLOWED_HOSTS"),
+            ({"status": 404}, "answered 404", "STORAGE_ROOT"),
+            ({"status": 502}, "answered 502", "logs"),
+            ({"body": b"other", "content_type": "image/png"}, "bytes other than", "STORAGE_ROOT"),
             (
-                HttpResponseRedirect("https://www.example/x?token=1"),
+                {"status": 302, "headers": {"Location": "https://www.example/x?token=1"}},
                 "redirects to https://www.example.",
                 "PUBLIC_URL",
             ),
+            ({"body": requests.ConnectionError("secret-host")}, "not be reached (ConnectionError)", "DNS"),
+            ({"body": requests.exceptions.SSLError()}, "not be reached (SSLError)", "certificate"),
+            ({"body": requests.ReadTimeout()}, "not be reached (ReadTimeout)", "proxy"),
         ],
     )
-    def test_what_stands_in_front_may_spoil_it(
-        self, site: Site, media_root: Path, answer: HttpResponse, words: str, step: str
+    def test_what_is_in_front_may_spoil_it(
+        self, configure: Configure, media_root: Path, answer: dict[str, Any], words: str, step: str
     ) -> None:
-        site.in_front = lambda path: answer
+        configure(PROVIDER="placeholder")
+        responses.get(MEDIA, **answer)
         [finding] = problems("Public address", public_url=True)
         assert finding.level == "broken"
         assert words in finding.sentence
+        assert "secret-host" not in finding.sentence
         assert step in finding.next_step
+        assert len(responses.calls) == 1, "no redirect is followed"
         assert [path for path in media_root.rglob("*") if path.is_file()] == []
 
-    def test_a_wrong_type_is_told(self, site: Site, media_root: Path) -> None:
-        def untyped(path: str) -> HttpResponse:
-            file = media_root / path.removeprefix("/media/")
-            return HttpResponse(file.read_bytes() if file.exists() else b"", content_type="text/plain")
+    @responses.activate
+    def test_a_wrong_type_is_reported(self, configure: Configure, media_root: Path) -> None:
+        def untyped(request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
+            return 200, {}, (media_root / request.path_url.removeprefix("/media/")).read_bytes()
 
-        site.in_front = untyped
+        configure(PROVIDER="placeholder")
+        responses.add_callback("GET", MEDIA, callback=untyped, content_type="text/plain")
         [finding] = problems("Public address", public_url=True)
         assert "'text/plain'" in finding.sentence
 
-    def test_a_cache_that_keeps_what_was_deleted_is_told(self, site: Site, media_root: Path) -> None:
-        kept: dict[str, HttpResponse] = {}
+    @responses.activate
+    def test_a_cache_that_keeps_what_was_deleted_is_reported(self, configure: Configure, media_root: Path) -> None:
+        kept: dict[str, bytes] = {}
 
-        def cache(path: str) -> HttpResponse:
+        def cache(request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
+            path = request.path_url
             if path not in kept:
-                content = (media_root / path.removeprefix("/media/")).read_bytes()
-                kept[path] = HttpResponse(content, content_type="image/png")
-            return kept[path]
+                kept[path] = (media_root / path.removeprefix("/media/")).read_bytes()
+            return 200, {}, kept[path]
 
-        site.in_front = cache
+        configure(PROVIDER="placeholder")
+        responses.add_callback("GET", MEDIA, callback=cache, content_type="image/png")
         [finding] = problems("Public address", public_url=True)
         assert (finding.level, "caches" in finding.sentence) == ("attention", True)
-
-    def test_an_address_where_nobody_listens_is_told(self, site: Site, media_root: Path) -> None:
-        site.close()
-        [finding] = problems("Public address", public_url=True)
-        assert "could not be reached (ConnectionError)" in finding.sentence
-        assert [path for path in media_root.rglob("*") if path.is_file()] == []
 
     def test_without_an_address_there_is_nothing_to_fetch(self, configure: Configure) -> None:
         configure(PUBLIC_URL="")
