@@ -12,7 +12,8 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,9 +25,10 @@ from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.utils.module_loading import import_string
 
 from .conf import SETTINGS, Network, conf
+from .exceptions import ProviderNotConfigured
 from .models import image_storage
-from .providers import get_provider
-from .providers.models import utc_today
+from .providers import ImageProvider, get_provider
+from .providers.models import Deprecation, utc_today
 from .services.prompts import get_prompt_builder
 
 #: The checks' tag: `manage.py check --tag images`.
@@ -47,6 +49,7 @@ PROVIDER_BROKEN = "images.E011"
 PUBLIC_URL_UNUSABLE = "images.E012"
 MODEL_RETIRED = "images.W013"
 QUEUE_BROKEN = "images.E014"
+OPTION_DOUBTFUL = "images.W015"
 
 #: Prefix lengths below which a network is too large to be internal, by IP version.
 _WIDEST_PRIVATE = {4: 8, 6: 7}
@@ -144,26 +147,43 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
 @register(TAG)
 def check_models(**_: Any) -> list[CheckMessage]:
     """No provider uses a model that its vendor has shut down, or has announced to shut down."""
+    return [
+        _deprecated(alias, provider, deprecation)
+        for alias, provider in _usable_providers()
+        if (deprecation := provider.deprecation())
+    ]
+
+
+def _usable_providers() -> Iterator[tuple[str, ImageProvider]]:
+    """The providers that can be imported, by alias; `check_providers` reports the others."""
     if _problem("providers") or _problem("provider_backends"):
-        return []
-    known = conf.provider_backends
-    return [message for alias in conf.providers if alias in known for message in _model_messages(alias)]
+        return
+    for alias in conf.providers:
+        with suppress(ImproperlyConfigured, ProviderNotConfigured):
+            yield alias, get_provider(alias)
 
 
-def _model_messages(alias: str) -> list[CheckMessage]:
-    try:
-        provider = get_provider(alias)
-    except ImproperlyConfigured:
-        return []  # check_providers has said so
-    deprecation = provider.deprecation()
-    if deprecation is None:
-        return []
+def _deprecated(alias: str, provider: ImageProvider, deprecation: Deprecation) -> CheckMessage:
     hint = (
         f"{deprecation.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. If a "
         f'server of your own still has the model, add "{MODEL_RETIRED}" to SILENCED_SYSTEM_CHECKS.'
     )
     sentence = deprecation.sentence(provider.model, utc_today())
-    return [Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=MODEL_RETIRED)]
+    return Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=MODEL_RETIRED)
+
+
+@register(TAG)
+def check_options(**_: Any) -> list[CheckMessage]:
+    """No provider is set to a size, a quality or a format that its vendor is known to refuse."""
+    hint = (
+        "Correct it, or remove it to use the default: a request that the vendor refuses makes no image. If a server "
+        f'of your own accepts it, add "{OPTION_DOUBTFUL}" to SILENCED_SYSTEM_CHECKS.'
+    )
+    return [
+        Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=OPTION_DOUBTFUL)
+        for alias, provider in _usable_providers()
+        for sentence in provider.doubts()
+    ]
 
 
 @register(TAG)

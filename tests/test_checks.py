@@ -77,6 +77,7 @@ def the_one() -> CheckMessage:
         checks.check_values,
         checks.check_providers,
         checks.check_models,
+        checks.check_options,
         checks.check_prompt_builder,
         checks.check_storage,
         checks.check_public_url,
@@ -126,6 +127,72 @@ def test_a_provider_that_cannot_be_imported_is_an_error(settings: Settings, path
     message = the_one()
     assert (message.id, type(message)) == (checks.PROVIDER_BROKEN, Error)
     assert path in message.msg
+
+
+OLD, NEW = "gpt-image-1.5", "gpt-image-2.6-flare"
+
+
+@pytest.mark.parametrize(
+    ("provider", "options", "words"),
+    [
+        ("gemini", {"GEMINI_IMAGE_SIZE": "2k"}, "Did you mean 2K?"),
+        ("gemini", {"GEMINI_IMAGE_SIZE": "512"}, "1K, 2K, 4K"),
+        ("openai", {"OPENAI_IMAGE_SIZE": "1024"}, "such as 1536x1024"),
+        ("openai", {"OPENAI_IMAGE_SIZE": "1000x1000", "OPENAI_IMAGE_MODEL": NEW}, "multiples of 16"),
+        ("openai", {"OPENAI_IMAGE_SIZE": "3200x800", "OPENAI_IMAGE_MODEL": NEW}, "three times"),
+        ("openai", {"OPENAI_IMAGE_SIZE": "512x512", "OPENAI_IMAGE_MODEL": NEW}, "655,360 to 8,294,400 pixels"),
+        ("openai", {"OPENAI_IMAGE_SIZE": "1536x864", "OPENAI_IMAGE_MODEL": OLD}, "1536x1024, 1024x1024, 1024x1536"),
+        ("openai", {"OPENAI_IMAGE_QUALITY": "foo"}, "low, medium, high"),
+        ("openai", {"OPENAI_IMAGE_OUTPUT_FORMAT": "gif"}, "png, jpeg, webp"),
+    ],
+)
+def test_an_option_that_the_vendor_is_not_known_to_accept_is_a_warning(
+    settings: Settings, provider: str, options: dict[str, str], words: str
+) -> None:
+    settings.IMAGES |= {"PROVIDER": provider, "OPENAI_API_KEY": KEY, "GEMINI_API_KEY": KEY, **options}
+    settings.SILENCED_SYSTEM_CHECKS = [checks.MODEL_RETIRED]
+    [message] = [found for found in run() if not found.is_silenced()]
+    assert (message.id, type(message)) == (checks.OPTION_DOUBTFUL, Warning)
+    assert next(iter(options)) in message.msg
+    assert words in message.msg
+    assert str(message.hint).startswith("Correct it")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"OPENAI_IMAGE_SIZE": "auto"},
+        {"OPENAI_IMAGE_SIZE": "2048x1152"},
+        {"OPENAI_IMAGE_SIZE": "1024x1024", "OPENAI_IMAGE_MODEL": "openai/gpt-image-2"},
+        {"OPENAI_IMAGE_SIZE": "500x700", "OPENAI_IMAGE_MODEL": "somebody-elses-model"},
+        {"OPENAI_IMAGE_QUALITY": "xhigh", "OPENAI_IMAGE_OUTPUT_FORMAT": "webp"},
+        {"PROVIDER": "gemini", "GEMINI_IMAGE_SIZE": "4K"},
+    ],
+)
+def test_options_that_the_vendor_accepts_are_fine(settings: Settings, options: dict[str, str]) -> None:
+    settings.IMAGES |= {"PROVIDER": "openai", "OPENAI_API_KEY": KEY, "GEMINI_API_KEY": KEY, **options}
+    assert run() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"https://user:{KEY}@host/v1", "user name"),
+        ("https://host/v1?api-version=1", "query"),
+        ("https://host/v1#x", "fragment"),
+        ("host/v1", "not an address"),
+        ("https://host:port/v1", "not an address"),
+    ],
+)
+@pytest.mark.parametrize(("provider", "name"), [("openai", "OPENAI_BASE_URL"), ("gemini", "GEMINI_API_BASE_URL")])
+def test_a_base_url_that_cannot_be_used_is_a_warning(
+    settings: Settings, provider: str, name: str, url: str, words: str
+) -> None:
+    settings.IMAGES |= {"PROVIDER": provider, "OPENAI_API_KEY": KEY, "GEMINI_API_KEY": KEY, name: url}
+    message = the_one()
+    assert message.id == checks.PROVIDER_NOT_READY
+    assert f"{name} " in message.msg
+    assert words in message.msg
 
 
 @pytest.mark.parametrize(

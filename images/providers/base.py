@@ -154,6 +154,10 @@ class ImageProvider(ABC):
         """Sentences about what is missing for this provider to work, without any network; empty when ready."""
         return []
 
+    def doubts(self) -> list[str]:
+        """Sentences about options that the vendor is not known to accept, without any network; usually empty."""
+        return []
+
     @property
     def model_setting(self) -> str:
         """What an operator sets to choose the model, for advice."""
@@ -308,8 +312,8 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
             found.append(f"{self.vendor.key} is not set.")
         elif not (key.isascii() and key.isprintable()) or " " in key:
             found.append(f"{self.vendor.key} holds characters that no key has (a quote, a space, a line break?).")
-        if base_url and not _is_address(base_url):
-            found.append(f"{self.vendor.base_url} is not an address such as https://host/v1.")
+        if base_url and (problem := _address_problem(base_url)):
+            found.append(f"{self.vendor.base_url} {problem}")
         if not self._is_installed():
             found.append(f"The SDK for {self.vendor.name} is not installed. {self._how_to_install()}")
         return found
@@ -359,12 +363,20 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
         return f"Install it with: pip install 'trygo-images[{self.extra}]'"
 
 
-def _is_address(url: str) -> bool:
+def _address_problem(url: str) -> str:
+    """What is wrong with a base URL, as the end of a sentence, or ""."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # A port that is no number, a bracket that is never closed.
-        return False
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # A port that is not a number, a bracket that is never closed.
+        usable = False
+    if not usable:
+        return "is not an address such as https://host/v1."
+    if "@" in parts.netloc:
+        return "contains a user name or a password. Remove it; only the key is sent."
+    if "?" in url or "#" in url:
+        return "contains a query or a fragment, which cannot be sent. Remove it."
+    return ""
 
 
 # --- reading an answer ------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ _OWN_ADDRESS = "https://generativelanguage.googleapis.com"
 #: What running installations and Google's image examples use, and where fields for images appear first; the SDK's own
 #: default is v1. A base URL that ends in /v1 chooses that.
 _DEFAULT_VERSION = "v1beta"
+#: The sizes of the models of today; capital letters count.
+_SIZES = ("1K", "2K", "4K")
 _CAPITAL = re.compile(r"(?<!^)([A-Z])")
 _VERSIONED = re.compile(r"(.+)/(v\d+\w*)$")
 
@@ -178,6 +180,14 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         if found.supported_actions and "generateContent" not in found.supported_actions:
             raise refused(self.vendor, self.model, Refusal(status=404), None)
         return ModelStatus()
+
+    def doubts(self) -> list[str]:
+        """What Gemini is not known to accept in the size."""
+        size = str(self.options.get("image_size") or "")
+        if not size or size in _SIZES:
+            return []
+        meant = f" Did you mean {size.upper()}?" if size.upper() in _SIZES else ""
+        return [f"GEMINI_IMAGE_SIZE is not a size that Gemini is known to accept: {', '.join(_SIZES)}.{meant}"]
 
     def model_names(self, deadline: Deadline) -> tuple[str, ...]:
         """The image models of this key."""

@@ -175,6 +175,20 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         _ = found.id  # An answer in another shape (HTML, say) has no such thing.
         return ModelStatus(shutdown=parse_day(found.shutdown_date))
 
+    def doubts(self) -> list[str]:
+        """What OpenAI is not known to accept in size, quality and output format."""
+        found = []
+        size, quality = str(self.options.get("size") or ""), str(self.options.get("quality") or "")
+        if size and (doubt := size_doubt(self.model, size)):
+            found.append(f"OPENAI_IMAGE_SIZE {doubt}")
+        if quality and quality not in _QUALITIES:
+            found.append(
+                f"OPENAI_IMAGE_QUALITY is not a quality that OpenAI is known to accept: {', '.join(_QUALITIES)}."
+            )
+        if (self.options.get("output_format") or "png") not in _FORMATS:
+            found.append(f"OPENAI_IMAGE_OUTPUT_FORMAT is not a format that can be stored: {', '.join(_FORMATS)}.")
+        return found
+
     def model_names(self, deadline: Deadline) -> tuple[str, ...]:
         """The image models of this key, except those whose end has been announced."""
         models = self.ask(deadline, lambda client, _: client.models.list(timeout=deadline.remaining + _BEHIND).data)
@@ -211,6 +225,48 @@ def _first_url(content: Any) -> str | None:
     if any(_text(item, "b64_json") for item in items):
         return None
     return next((url for item in items if (url := _text(item, "url"))), None)
+
+
+# --- options that the vendor is not known to accept --------------------------------------------------------------
+
+#: By OpenAI's own documentation; `standard` and `hd` are those of the DALL-E models.
+_QUALITIES = ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd")
+#: What can be stored. OpenAI also makes gif and svg.
+_FORMATS = ("png", "jpeg", "webp")
+#: Of the GPT image models from 2 on, in pixels.
+_LONGEST_SIDE, _SMALLEST_SIZE, _LARGEST_SIZE = 3840, 655_360, 8_294_400
+
+
+def size_doubt(model: str, size: str) -> str:
+    """Why `model` is not known to accept a size, as the end of a sentence, or "".
+
+    Args:
+        model: The model's name; a gateway's prefix (`openai/…`) is ignored.
+        size: As configured, for example `1536x864`.
+    """
+    if size == "auto":
+        return ""
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
+        return "is not a size such as 1536x1024."
+    name = model.rpartition("/")[2]
+    width, height = map(int, size.split("x"))
+    for pattern, literals in _FAMILIES:
+        if pattern.match(name):
+            smaller = ("256x256", "512x512") if name.startswith("dall-e-2") else ()
+            known = dict.fromkeys([*literals, *smaller])
+            return "" if size in known else f"is not a size of this model, which has {', '.join(known)}."
+    if not _GPT_IMAGE.match(name):
+        return ""  # A model of another vendor's.
+    if width % _STEP or height % _STEP:
+        return f"is not a size of this model: both sides have to be multiples of {_STEP}."
+    if max(width, height) > 3 * min(width, height):
+        return "is not a size of this model: the longer side may be three times the shorter one at the most."
+    if max(width, height) > _LONGEST_SIDE or not _SMALLEST_SIZE <= width * height <= _LARGEST_SIZE:
+        return (
+            f"is not a size of this model: {_SMALLEST_SIZE:,} to {_LARGEST_SIZE:,} pixels in all, and no side longer "
+            f"than {_LONGEST_SIDE:,}."
+        )
+    return ""
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
 CONFIGURATION, CORS, CALLERS, SECURITY = "Configuration", "CORS", "Callers without credentials", "Security"
 
 #: The ids of `images.checks` that belong to another section, which looks more closely.
-_MEDIA_ROOT, _PROVIDERS = {"images.W002"}, {"images.W001", "images.E003", "images.E011", "images.W013"}
+_MEDIA_ROOT, _PROVIDERS = {"images.W002"}, {"images.W001", "images.E003", "images.E011", "images.W013", "images.W015"}
 PUBLIC_URL_IDS = {"images.W006", "images.E012"}
 _CORS_IDS, _CALLER_IDS = {"images.W007"}, {"images.W008"}
 _ELSEWHERE = _MEDIA_ROOT | _PROVIDERS | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS

@@ -53,6 +53,10 @@ def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
     if missing:
         yield from _known_deprecation(alias, provider, today)
         return
+    for sentence in provider.doubts():
+        yield attention(
+            PROVIDERS, f"{alias}: {sentence}", "Correct it, or use --generate, which shows whether it works."
+        )
     try:
         status = provider.look_up_model(Deadline.after(TIMEOUT))
     except ProviderFailure as err:

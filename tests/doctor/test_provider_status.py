@@ -97,6 +97,13 @@ def test_every_refusal_is_told_with_a_next_step(
     assert words in finding.sentence
 
 
+def test_an_option_that_is_not_known_needs_attention_and_the_key_is_tried_all_the_same(configure: Configure) -> None:
+    configure(OPENAI_IMAGE_QUALITY="foo")
+    doubt, key = findings("Providers", today=TODAY)
+    assert (doubt.level, key.level) == ("attention", "ok")
+    assert "OPENAI_IMAGE_QUALITY" in doubt.sentence
+
+
 def test_a_server_that_hangs_is_not_waited_for(
     configure: Configure, provider_server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
