@@ -1,11 +1,11 @@
 """Everything that can go wrong, as one tree of exceptions.
 
 `ImagesError` is the root of what a caller can handle. Each subclass carries what the caller, the API and the
-chain of providers need to decide what to do next, so none of them inspects messages:
+failover between providers need to decide what to do next, so none of them inspects messages:
 
 - `code`: the stable name in the API's error body.
 - `status_code`: the HTTP status the API answers with.
-- `retryable`: whether the same request may succeed later without anybody changing anything.
+- `retryable`: whether the same request may succeed later without any change.
 
 Mistakes in the code or the configuration of the host (`OpenTransactionError`, Django's `ImproperlyConfigured`)
 stand outside the root on purpose, so that no `except ImagesError` swallows them.
@@ -33,8 +33,8 @@ class ImagesError(Exception):
     """The root of every failure a caller can handle.
 
     Args:
-        message: One sentence a person can act on. It reaches callers: no key, no path, no upstream body.
-        retry_after: Seconds after which asking again makes sense, where that is known.
+        message: One sentence that the reader can act on. It reaches callers: no key, no path, no upstream body.
+        retry_after: Seconds after which it makes sense to try again, if that is known.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -65,7 +65,7 @@ class InvalidRequest(ImagesError):
 
 
 class ImageNotFound(ImagesError):
-    """There is no such image, or it belongs to somebody else."""
+    """There is no such image, or it belongs to another user."""
 
     code = "not_found"
     status_code = 404
@@ -73,20 +73,20 @@ class ImageNotFound(ImagesError):
 
 
 class RequestInProgress(ImagesError):
-    """The same idempotency key is being worked on at this moment."""
+    """A request with the same idempotency key is still running."""
 
     code = "request_in_progress"
     status_code = 409
     retryable = True
-    default_message = "The image for this Idempotency-Key is being made. Ask again with the same key to get it."
+    default_message = "The image for this Idempotency-Key is still being generated. Repeat the request to get it."
 
 
 class IdempotencyKeyReused(ImagesError):
-    """The same idempotency key came with other content."""
+    """The same idempotency key came with different content."""
 
     code = "idempotency_key_reused"
     status_code = 422
-    default_message = "This Idempotency-Key was used for other content. Use a new key for a new image."
+    default_message = "This Idempotency-Key was already used with different content. Use a new key for a new image."
 
 
 class StorageError(ImagesError):
@@ -94,7 +94,7 @@ class StorageError(ImagesError):
 
     code = "storage_error"
     status_code = 500
-    default_message = "The image could not be stored. The operator has to look at the disk (STORAGE_ROOT)."
+    default_message = "The image could not be stored. The operator should check the disk (STORAGE_ROOT)."
 
 
 class TooManyGenerations(ImagesError):
@@ -103,16 +103,16 @@ class TooManyGenerations(ImagesError):
     code = "too_many_generations"
     status_code = 503
     retryable = True
-    default_message = "Too many images are being made at this moment. Ask again in a few seconds."
+    default_message = "Too many images are being generated at the moment. Try again in a few seconds."
 
 
 class QueueUnavailable(ImagesError):
-    """The queue did not take the request, or no worker took it up in time. Nothing was paid for."""
+    """The queue did not accept the request, or no worker started it in time. Nothing was paid for."""
 
     code = "queue_unavailable"
     status_code = 503
     retryable = True
-    default_message = "The image could not be queued. Ask again later."
+    default_message = "The image could not be queued. Try again later."
 
 
 class DatabaseUnavailable(ImagesError):
@@ -121,20 +121,20 @@ class DatabaseUnavailable(ImagesError):
     code = "database_unavailable"
     status_code = 503
     retryable = True
-    default_message = "The database does not answer at the moment. Ask again in a few seconds."
+    default_message = "The database is not available at the moment. Try again in a few seconds."
 
     def __init__(self, message: str = "", *, retry_after: float | None = RETRY_AFTER) -> None:
         super().__init__(message, retry_after=retry_after)
 
 
 class ProviderFailure(ImagesError):
-    """A provider did not paint. Subclasses say what may be tried next.
+    """A provider returned no usable image. Subclasses say what may be tried next.
 
     Attributes:
         retry_same: The same provider may be asked again: nothing can have been billed.
-        failover: The next provider of the chain may be asked.
+        failover: The next configured provider may be asked.
         may_have_billed: The provider may have charged for this attempt.
-        request_id: The provider's own name for the request, where it gave one.
+        request_id: The provider's own id for the request, if it sent one.
     """
 
     status_code = 502
@@ -148,13 +148,13 @@ class ProviderFailure(ImagesError):
 
 
 class ContentRejected(ProviderFailure):
-    """The provider's safety system refused this text. Not an outage: never retried, never failed over."""
+    """The provider's safety system rejected this text. Not an outage: never retried, never failed over."""
 
     code = "content_rejected"
     status_code = 400
     failover = False
     may_have_billed = False
-    default_message = "The provider's safety system refused this text. Change the title or the description."
+    default_message = "The image provider's safety system rejected this text. Change the title or the description."
 
 
 class ProviderError(ProviderFailure):
@@ -162,50 +162,50 @@ class ProviderError(ProviderFailure):
 
     code = "provider_error"
     retryable = True
-    default_message = "The image provider failed. Ask again later."
+    default_message = "The image provider failed. Try again later."
 
 
 class ProviderRefusedRequest(ProviderFailure):
-    """The provider did not understand our request (400, 413, 422): our bug, or a model with rules of its own."""
+    """The provider rejected our request (400, 413, 422): our bug, or a model with rules of its own."""
 
     code = "provider_error"
     failover = False
     may_have_billed = False
-    default_message = "The image provider did not accept the request. The server's log says what it objected to."
+    default_message = "The image provider rejected the request. The server's log says what it objected to."
 
 
 class ProviderUnreachable(ProviderFailure):
-    """No connection came about, so nothing was sent and nothing billed."""
+    """No connection was established, so nothing was sent and nothing billed."""
 
     code = "provider_unreachable"
     retryable = True
     retry_same = True
     may_have_billed = False
-    default_message = "The image provider could not be reached. Ask again later."
+    default_message = "The image provider could not be reached. Try again later."
 
 
 class ProviderBadResponse(ProviderFailure):
-    """The answer broke off, is not what the protocol promises, or exceeds the limits."""
+    """The response broke off, does not follow the protocol, or exceeds the limits."""
 
     code = "provider_bad_response"
     retryable = True
-    default_message = "The image provider's answer was broken. Ask again later."
+    default_message = "The image provider's response was incomplete or invalid. Try again later."
 
 
 class ProviderNoImage(ProviderFailure):
-    """A proper answer that holds no image."""
+    """A valid response that contains no image."""
 
     code = "provider_no_image"
     retryable = True
-    default_message = "The image provider answered without an image. Ask again, or reword the title."
+    default_message = "The image provider responded without an image. Try again, or reword the title."
 
 
 class ProviderBadImage(ProviderFailure):
-    """The bytes are not a whole PNG, JPEG or WebP within the limits."""
+    """The bytes are not a complete PNG, JPEG or WebP image within the limits."""
 
     code = "provider_bad_image"
     retryable = True
-    default_message = "The image provider sent something that is not a whole PNG, JPEG or WebP image. Ask again."
+    default_message = "The image provider sent something that is not a complete PNG, JPEG or WebP image. Try again."
 
 
 class ProviderNotConfigured(ProviderFailure):
@@ -214,25 +214,27 @@ class ProviderNotConfigured(ProviderFailure):
     code = "provider_not_configured"
     status_code = 503
     may_have_billed = False
-    default_message = "The image provider is not configured. The operator has to look at IMAGE_PROVIDER and its key."
+    default_message = (
+        "The image provider is not configured. The operator should check IMAGE_PROVIDER and the provider's API key."
+    )
 
 
 class ProviderAuth(ProviderFailure):
-    """The provider refused the key."""
+    """The provider rejected the API key."""
 
     code = "provider_auth"
     status_code = 503
     may_have_billed = False
-    default_message = "The image provider refused the API key. The operator has to check it."
+    default_message = "The image provider rejected the API key. The operator should check it."
 
 
 class ProviderModelUnavailable(ProviderFailure):
-    """The model does not exist (any more) for this key."""
+    """The model does not exist for this key, or no longer does."""
 
     code = "provider_model_unavailable"
     status_code = 503
     may_have_billed = False
-    default_message = "The configured model is not available. The operator has to choose another one."
+    default_message = "The configured model is not available. The operator should choose another one."
 
 
 class ProviderQuotaExhausted(ProviderFailure):
@@ -241,18 +243,18 @@ class ProviderQuotaExhausted(ProviderFailure):
     code = "provider_quota_exhausted"
     status_code = 503
     may_have_billed = False
-    default_message = "The image provider's quota or budget is used up. The operator has to raise it."
+    default_message = "The image provider's quota or budget is used up. The operator should raise it."
 
 
 class ProviderRateLimited(ProviderFailure):
-    """Too many requests a minute; `retry_after` says when to come back, where the provider said so."""
+    """Too many requests a minute; `retry_after` says when to try again, if the provider said so."""
 
     code = "provider_rate_limited"
     status_code = 503
     retryable = True
     retry_same = True
     may_have_billed = False
-    default_message = "The image provider limits the rate of requests. Ask again a little later."
+    default_message = "The image provider is limiting the rate of requests. Try again a little later."
 
 
 class ProviderOverloaded(ProviderFailure):
@@ -263,13 +265,13 @@ class ProviderOverloaded(ProviderFailure):
     retryable = True
     retry_same = True
     may_have_billed = False
-    default_message = "The image provider is overloaded. Ask again later."
+    default_message = "The image provider is overloaded. Try again later."
 
 
 class ProviderTimeout(ProviderFailure):
-    """The time was up before the answer was complete; the provider may still bill."""
+    """The deadline passed before the response was complete; the provider may still bill."""
 
     code = "provider_timeout"
     status_code = 504
     retryable = True
-    default_message = "The image provider did not answer in time. Ask again later."
+    default_message = "The image provider did not respond in time. Try again later."

@@ -23,7 +23,7 @@ _FOLDER_TRIES = 10
 _COPY_INSTEAD = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 FULL = "The disk is full. The operator has to make room under the media root (STORAGE_ROOT)."
-READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator has to look at its rights and its mount."
+READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator should check its permissions and its mount."
 GONE = "The media root (STORAGE_ROOT) is missing. The operator has to mount its disk or create the folder."
 
 

@@ -162,7 +162,7 @@ def serve(request: HttpRequest, path: str) -> HttpResponseBase:
     except Exception as err:  # noqa: BLE001  (remote storages raise their SDK's own exceptions)
         trace = None if isinstance(err, OSError) else err
         log_event(logger, logging.ERROR, "media_failed", file=f"{ROOT}/{path}", error=repr(err), exc_info=trace)
-        return _refusal(503, "The image cannot be read at the moment. Ask again later.")
+        return _refusal(503, "The image cannot be read at the moment. Try again later.")
 
 
 def _handed_off(path: str) -> HttpResponse | None:

@@ -19,9 +19,9 @@ from django.utils.translation import gettext_lazy as _
 from .conf import conf
 from .exceptions import ImagesError, QueueUnavailable
 
-#: What is said of requests that ended without anybody saying so.
-STOPPED = "The server was stopped while it made this image. Ask for it again."
-NOT_TAKEN_UP = "No worker took the request up in time. Ask again later."
+#: The errors of requests whose process ended without recording one.
+STOPPED = "The server was stopped while it was generating this image. Request it again."
+NOT_TAKEN_UP = "No worker started the request in time. Try again later."
 
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could say so.
 STALE_AFTER = timedelta(seconds=30)

@@ -63,13 +63,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SENTENCES = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
-    errno.EFBIG: "The file is larger than the disk or the process may hold. The operator has to look at its limits.",
+    errno.EFBIG: "The file is larger than the disk or the process may hold. The operator should check its limits.",
     errno.EROFS: READ_ONLY,
     errno.EACCES: READ_ONLY,
     errno.EPERM: READ_ONLY,
     errno.ENOENT: GONE,
 }
-_NOT_REMOVED = "The image's file could not be removed. The operator has to look at the disk (STORAGE_ROOT)."
+_NOT_REMOVED = "The image's file could not be removed. The operator should check the disk (STORAGE_ROOT)."
 
 
 def save(stem: str, extension: str, data: bytes) -> str:

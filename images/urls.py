@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from .api.views import ImageViewSet, non_atomic
+from .api.views import FORM_PARSERS, ImageViewSet, non_atomic
 from .media import serve
 
 app_name = "images"
 
-_collection = non_atomic(ImageViewSet.as_view({"get": "list", "post": "create"}))
+_collection = non_atomic(
+    ImageViewSet.as_view(
+        {"get": "list", "post": "create"}, parser_classes=[*ImageViewSet.parser_classes, *FORM_PARSERS]
+    )
+)
 _generate = non_atomic(ImageViewSet.as_view({"post": "generate"}))
 _detail = non_atomic(ImageViewSet.as_view({"get": "retrieve", "delete": "destroy"}))
 

@@ -33,7 +33,7 @@ BROWSER_HEADERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE")
 
 
 class TrustedCaller(AnonymousUser):
-    """A service from a trusted network: it has no account, and sees and deletes every image."""
+    """A service in a trusted network. It has no account, and sees and deletes every image."""
 
     is_trusted = True
 
@@ -59,7 +59,7 @@ class ImagesTokenAuthentication(TokenAuthentication):
 
 
 class ImagesSessionAuthentication(SessionAuthentication):
-    """A session, with Django's CSRF check, which looks for its token in a form's body."""
+    """A session, with Django's CSRF check, which may read a form's body to find the token."""
 
     def enforce_csrf(self, request: Request) -> None:
         check_length(request)
@@ -114,8 +114,8 @@ def check_length(request: Request) -> None:
     """Refuse a body by its length, before any of it is read.
 
     Raises:
-        PayloadTooLarge: It is longer than `MAX_BODY_BYTES`.
+        PayloadTooLarge: The body is longer than `MAX_BODY_BYTES`.
     """
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or int(length) > conf.max_body_bytes:
-        raise PayloadTooLarge(f"The request body is larger than {conf.max_body_bytes} bytes.")
+        raise PayloadTooLarge(f"The request body must not be larger than {conf.max_body_bytes} bytes.")

@@ -1,6 +1,6 @@
-"""The API's OpenAPI documentation, where the host has drf-spectacular; without it the decorators do nothing.
+"""The API's OpenAPI documentation, if drf-spectacular is installed; without it the decorators do nothing.
 
-Errors, headers and examples stand here once and for all, so that the views stay short.
+Errors, headers and examples are kept here, so that the views stay short.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ ViewMethod = TypeVar("ViewMethod", bound=Callable[..., Any])
 class ErrorSerializer(serializers.Serializer[Any]):
     """The body of every error."""
 
-    error = serializers.CharField(help_text="One sentence a person can act on.")
-    code = serializers.CharField(help_text="A stable name in snake case.")
+    error = serializers.CharField(help_text="One sentence that says what happened and what to do next.")
+    code = serializers.CharField(help_text="A stable name in snake case: decide by it, not by the sentence.")
     retryable = serializers.BooleanField(help_text="Whether the same request may succeed later, unchanged.")
     timestamp = serializers.DateTimeField()
-    details = serializers.DictField(help_text="Sentences by field, where fields are to blame.")
+    details = serializers.DictField(help_text="Sentences by field name, if fields are at fault.")
 
 
 class DeletedSerializer(serializers.Serializer[Any]):
-    """The answer to a deletion."""
+    """The response to a deletion."""
 
     success = serializers.BooleanField()
-    id = serializers.CharField(help_text="The id as it was asked for.")
+    id = serializers.CharField(help_text="The id as it was given in the request.")
 
 
 #: Status -> (code, sentence, retryable) of what the views and DRF raise.
@@ -57,7 +57,7 @@ _COMMON: dict[int, list[tuple[str, str, bool]]] = {
 _BODY: dict[int, list[tuple[str, str, bool]]] = {
     400: [("invalid_request", "contentItemId and title are required", False)],
     408: [("request_timeout", RequestTimeout.default_detail, True)],
-    413: [("payload_too_large", "The request body is larger than 2097152 bytes.", False)],
+    413: [("payload_too_large", "The request body must not be larger than 2097152 bytes.", False)],
     415: [("unsupported_media_type", 'Unsupported media type "text/plain" in request.', False)],
 }
 _GENERATION: list[type[errors.ImagesError]] = [
@@ -103,20 +103,23 @@ def _generation_parameters(status: int) -> list[Any]:
             "Idempotency-Key",
             OpenApiTypes.STR,
             OpenApiParameter.HEADER,
-            description="1 to 255 characters. The same key and content give the same image again, paid once.",
+            description=(
+                "1 to 255 printable characters. Repeating a request with the same key and content returns the image "
+                "that the first one generated, and nothing is paid again."
+            ),
         ),
         OpenApiParameter(
             "Prefer",
             OpenApiTypes.STR,
             OpenApiParameter.HEADER,
             description=(
-                "`respond-async`: answer at once with 202. `wait=20`: wait that many seconds, then answer with 202. "
-                "Without a queue on the server the image is made before the answer all the same."
+                "`respond-async`: respond at once with 202. `wait=20`: wait for up to 20 seconds, then respond with "
+                "202. If the server has no queue, the response always comes with the image."
             ),
         ),
-        _header("Preference-Applied", "What of `Prefer` was kept.", [status, 202]),
-        _header("Idempotency-Replayed", "`true` where the key was repeated and nothing new was made.", [status]),
-        _header("Retry-After", "Seconds after which to ask again.", [202, 409, 503]),
+        _header("Preference-Applied", "The preferences of `Prefer` that were applied.", [status, 202]),
+        _header("Idempotency-Replayed", "`true` if the key was used before: nothing new was generated.", [status]),
+        _header("Retry-After", "Seconds after which to try again.", [202, 409, 503]),
     ]
 
 
@@ -159,7 +162,7 @@ _PENDING_EXAMPLE = {
 
 def _generation(status: int, summary: str) -> dict[str, Any]:
     located = [201, 202] if status == 201 else [202]
-    location = _header("Location", "The image's address in this API.", located)
+    location = _header("Location", "The URL of the image in this API.", located)
     return {
         "summary": summary,
         "request": GenerateSerializer,
@@ -174,13 +177,13 @@ def _generation(status: int, summary: str) -> dict[str, Any]:
 
 
 def _plain(**documented: Any) -> Callable[[], dict[str, Any]]:
-    """Documentation of an operation without a body; `ok` is what it answers with, `also` further errors."""
+    """Documentation of an operation without a body; `ok` is its response, `also` are further errors."""
     ok, also = documented.pop("ok"), documented.pop("also", {})
     return lambda: {"responses": {200: ok, **_error_responses({**_COMMON, **also})}, **documented}
 
 
 def _one(*, value: Any, **documented: Any) -> dict[str, Any]:
-    """Documentation of an operation on one image; `value` is an example of its answer."""
+    """Documentation of an operation on one image; `value` is an example of its response."""
     image_id = OpenApiParameter(
         "image_id",
         OpenApiTypes.STR,
@@ -193,15 +196,15 @@ def _one(*, value: Any, **documented: Any) -> dict[str, Any]:
 
 
 _OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
-    "generate": lambda: _generation(200, "Make an image and answer with its address"),
-    "create": lambda: _generation(201, "Make an image"),
+    "generate": lambda: _generation(200, "Generate an image and return its URL"),
+    "create": lambda: _generation(201, "Generate an image"),
     "list": _plain(
         ok=ImageSerializer(many=True),
         also={400: [("invalid_request", "variant: “poster” is not a valid choice.", False)]},
-        summary="List images, the newest first",
+        summary="List images, newest first",
         parameters=[FilterSerializer],
     ),
-    "retrieve": lambda: _one(ok=ImageSerializer, value=_IMAGE_EXAMPLE, summary="Look at one image"),
+    "retrieve": lambda: _one(ok=ImageSerializer, value=_IMAGE_EXAMPLE, summary="Retrieve an image"),
     "destroy": lambda: _one(
         ok=DeletedSerializer,
         value={"success": True, "id": _OLD_ID},
@@ -212,18 +215,18 @@ _OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def documented(operation: str) -> Callable[[ViewMethod], ViewMethod]:
-    """Document a method of the viewset; does nothing where drf-spectacular is not installed."""
+    """Document a method of the viewset; does nothing if drf-spectacular is not installed."""
     if extend_schema is None:
         return lambda method: method
     details = _OPERATIONS[operation]()
-    challenge = _header("WWW-Authenticate", "How to say who you are.", [401])
+    challenge = _header("WWW-Authenticate", "How to authenticate.", [401])
     return extend_schema(tags=["images"], **{**details, "parameters": [*details.get("parameters", []), challenge]})
 
 
 def drop_twins(endpoints: list[Any], **_: Any) -> list[Any]:
-    """A drf-spectacular preprocessing hook: each call once, though both forms of its path are routed.
+    """A drf-spectacular preprocessing hook that lists each call once, although two forms of its path are routed.
 
-    The contract's own form stays: with a slash for the collection, without one for `generate`.
+    The documented form stays: with a slash for the collection, without one for `generate`.
     """
     twins = {"/api/images", "/api/images/generate/"}
     return [endpoint for endpoint in endpoints if not endpoint[0].endswith(tuple(twins))]
@@ -237,7 +240,7 @@ if extend_schema is not None:
         target_class = "images.api.authentication.ImagesSessionAuthentication"
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-        """Callers from trusted networks send nothing, so there is nothing to fill in."""
+        """Callers from trusted networks send no credentials, so there is nothing to fill in."""
 
         target_class = "images.api.authentication.TrustedNetworkAuthentication"
         name: list[str] = []

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers. Names on the wire are camelCase, as the old service's were."""
+"""The shapes of requests and responses. Names on the wire are camelCase, as the old service's were."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ContentItemIdField(serializers.CharField):
 
 
 class GenerateSerializer(serializers.Serializer[Any]):
-    """What is asked for."""
+    """A request for an image."""
 
     contentItemId = ContentItemIdField(help_text=_("What the image belongs to, in the caller's own terms."))
     title = serializers.CharField(max_length=MAX_TITLE)
@@ -53,7 +53,7 @@ class GenerateSerializer(serializers.Serializer[Any]):
 
 
 class FilterSerializer(serializers.Serializer[Any]):
-    """The list's filters; an empty one is none."""
+    """The list's filters; an empty value does not filter."""
 
     contentItemId = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     variant = serializers.ChoiceField(choices=Variant.choices, required=False, allow_blank=True)
@@ -65,7 +65,7 @@ class FilterSerializer(serializers.Serializer[Any]):
 
 
 class MomentField(serializers.DateTimeField):
-    """Always UTC with milliseconds and a `Z`, whatever the host's settings say about times."""
+    """Always UTC with milliseconds and a `Z`, whatever the host's settings for dates and times are."""
 
     def to_representation(self, value: Any) -> str:
         return format_time(value)
@@ -80,13 +80,13 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
     """One image, as every endpoint shows it."""
 
     imageUrl = serializers.SerializerMethodField(
-        help_text="The picture's absolute address; null while there is none."
+        help_text="The absolute URL of the picture; null as long as there is none."
     )
     contentItemId = serializers.CharField(source="content_item_id")
     status = serializers.ChoiceField(choices=Status.choices, source="current_status")
     mimeType = serializers.CharField(source="mime_type")
     createdAt = MomentField(source="created_at")
-    error = serializers.SerializerMethodField(help_text="Why there is no picture, where the generation failed.")
+    error = serializers.SerializerMethodField(help_text="Why there is no picture, if the generation failed.")
 
     class Meta:
         model = GeneratedImage
@@ -108,9 +108,9 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
         read_only_fields = fields
 
     def to_representation(self, instance: GeneratedImage) -> dict[str, Any]:
-        """The fields above, put together by hand: a test holds the two to each other.
+        """The fields above, put together by hand. A test keeps the two in step.
 
-        DRF builds its fields anew for each answer, which takes more CPU than both of a generation's writes together.
+        DRF builds its fields anew for each response, which takes more CPU than a generation's two writes together.
         """
         return {
             "id": str(instance.pk),
@@ -137,16 +137,16 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
 
 
 class PendingImageSerializer(ImageSerializer):
-    """An image that is still being made, for whoever did not want to wait."""
+    """An image that is still being generated, for a caller that did not want to wait."""
 
-    statusUrl = serializers.SerializerMethodField(help_text="Where to look what became of it; also in `Location`.")
+    statusUrl = serializers.SerializerMethodField(help_text="The URL to poll for the result; also in `Location`.")
 
     class Meta(ImageSerializer.Meta):
         fields = [*ImageSerializer.Meta.fields, "statusUrl"]
         read_only_fields = fields
 
     def to_representation(self, instance: GeneratedImage) -> dict[str, Any]:
-        """The image, and where to look for it."""
+        """The image, and the URL to poll."""
         return {**super().to_representation(instance), "statusUrl": self.get_statusUrl(instance)}
 
     def get_statusUrl(self, image: GeneratedImage) -> str:
@@ -155,24 +155,24 @@ class PendingImageSerializer(ImageSerializer):
 
 # --- `Prefer` (RFC 7240): how long a caller wants to wait, and whether at all ---------------------------------------
 
-#: More than this is not looked at: nobody has that many preferences.
+#: The rest of a longer header is ignored.
 MAX_LENGTH = 2000
 #: `wait=` with more digits stands for "as long as it takes".
 MAX_DIGITS = 6
 
 _QUOTED = r'"(?:\\.|[^"\\])*"'
-#: What stands between two commas, and between two semicolons, where those in quotes do not count.
+#: What stands between two commas, and between two semicolons; those in quotes do not count.
 _ELEMENT = re.compile(rf'(?:[^,"]|{_QUOTED})+')
 _PARAMETER = re.compile(rf'(?:[^;"]|{_QUOTED})+')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preferences:
-    """What the caller prefers. Preferences that we do not know are ignored, as the RFC asks.
+    """What the caller prefers. Unknown preferences are ignored, as the RFC asks.
 
     Attributes:
-        respond_async: An answer at once is fine, the image may follow.
-        wait: Seconds the caller is going to wait, where it said so.
+        respond_async: The caller accepts a response before the image is there.
+        wait: How many seconds the caller will wait, if it said so.
     """
 
     respond_async: bool = False
@@ -180,13 +180,13 @@ class Preferences:
 
     @property
     def patience(self) -> int | None:
-        """Seconds after which the answer may come without the image; `None` for as long as it takes."""
+        """Seconds after which the response may come without the image; `None` for as long as it takes."""
         if self.wait is not None:
             return self.wait
         return 0 if self.respond_async else None
 
     def applied(self, *, in_time: bool) -> str:
-        """The answer's `Preference-Applied`.
+        """The response's `Preference-Applied`.
 
         Args:
             in_time: The image is there within the time that the caller waits.
@@ -196,7 +196,7 @@ class Preferences:
 
 
 def parse_preferences(header: str) -> Preferences:
-    """Read the header; several of them come joined with commas. Of a preference that is repeated the first counts."""
+    """Parse the header; several of them come joined with commas. The first value of a repeated preference counts."""
     found: dict[str, str] = {}
     for name, value in _preferences(header[:MAX_LENGTH]):
         found.setdefault(name, value)

@@ -56,7 +56,7 @@ from .serializers import (
 
 #: Seconds within which a request's body has to arrive.
 BODY_TIMEOUT = 30
-#: Bytes of a body that are read at once.
+#: Bytes of a body that are read at a time.
 PIECE = 64 * 1024
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
@@ -70,7 +70,7 @@ def non_atomic(view: View) -> View:
 
 
 class TolerantNegotiation(DefaultContentNegotiation):
-    """Answers in JSON where the caller accepts nothing that we have: old callers send all sorts of `Accept`."""
+    """Responds with JSON to callers that accept nothing we have: old callers send all kinds of `Accept`."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
@@ -84,9 +84,9 @@ class TolerantNegotiation(DefaultContentNegotiation):
 
 
 class BoundedParser(BaseParser):
-    """Reads a body within limits of size and time, and leaves its meaning to one of DRF's parsers.
+    """Reads a body within limits of size and time, and has one of DRF's parsers parse it.
 
-    It is not a subclass of theirs, for which DRF reads the body before it calls them.
+    It does not inherit from DRF's parsers: DRF reads the body itself before it calls one of those.
     """
 
     inner: type[BaseParser]
@@ -104,57 +104,57 @@ class BoundedJSONParser(BoundedParser):
         try:
             return super().parse(stream, media_type, parser_context)
         except RecursionError as err:
-            raise exceptions.ParseError("JSON parse error - the body is nested too deeply.") from err
+            raise exceptions.ParseError("The JSON in the request body is nested too deeply.") from err
 
 
 class BoundedFormParser(BoundedParser):
-    """A form of the browsable API."""
+    """URL-encoded forms of the browsable API."""
 
     inner, media_type = FormParser, FormParser.media_type
 
 
 class BoundedMultiPartParser(BoundedParser):
-    """A form of the browsable API, as its pages send it."""
+    """Multipart forms of the browsable API."""
 
     inner, media_type = MultiPartParser, MultiPartParser.media_type
 
 
 def read_body(stream: Any) -> bytes:
-    """Read a request's body, in large pieces.
+    """Read a request's body in large pieces.
 
     Args:
         stream: Django's request, or a file.
 
     Raises:
-        PayloadTooLarge: It is longer than `MAX_BODY_BYTES`.
-        RequestTimeout: It takes longer than `BODY_TIMEOUT`.
-        ParseError: It breaks off.
+        PayloadTooLarge: The body is longer than `MAX_BODY_BYTES`.
+        RequestTimeout: It took longer than `BODY_TIMEOUT`.
+        ParseError: It ended early.
     """
     environ = getattr(stream, "environ", {})
-    if is_chunked(environ):  # Django takes a body without a length for an empty one
+    if is_chunked(environ):  # Django considers a body without a length to be empty
         stream = environ["wsgi.input"]
     end, limit, body = time.monotonic() + BODY_TIMEOUT, conf.max_body_bytes, bytearray()
     try:
         while piece := stream.read(min(PIECE, limit + 1 - len(body))):
             body += piece
             if len(body) > limit:
-                raise PayloadTooLarge(f"The request body is larger than {limit} bytes.")
+                raise PayloadTooLarge(f"The request body must not be larger than {limit} bytes.")
             if time.monotonic() > end:
                 raise RequestTimeout
     except OSError as err:
-        raise exceptions.ParseError("The connection broke off before the whole request body had arrived.") from err
+        raise exceptions.ParseError("The connection was closed before the whole request body had arrived.") from err
     return bytes(body)
 
 
 def is_chunked(meta: Mapping[str, Any]) -> bool:
-    """Whether a request's body comes in chunks, without a length."""
+    """Whether a request's body is sent in chunks, without a length."""
     return "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower()
 
 
 class ImagesAPIView(APIView):
-    """Every policy spelt out, so that a host's DRF defaults change nothing.
+    """Sets every policy itself, so that a host's DRF defaults change nothing.
 
-    No body is read before its caller is known and allowed in: an anonymous caller's is not read at all.
+    A body is only read once its caller has been authenticated and authorised.
     """
 
     authentication_classes = [ImagesTokenAuthentication, ImagesSessionAuthentication, TrustedNetworkAuthentication]
@@ -167,13 +167,13 @@ class ImagesAPIView(APIView):
     versioning_class = None
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        with translation.override(translation.get_language()):  # the language outside stays what it is
+        with translation.override(translation.get_language()):  # restores the language afterwards
             return super().dispatch(request, *args, **kwargs)
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[BaseRenderer, str]:
         renderer, media_type = super().perform_content_negotiation(request, force)
         if not isinstance(renderer, BrowsableAPIRenderer):
-            translation.activate("en")  # what programs read is the same whatever the browser or a library prefers
+            translation.activate("en")  # JSON is for programs: its sentences are part of the contract
         return renderer, media_type
 
     def get_exception_handler(self) -> Callable[..., Any]:
@@ -181,10 +181,13 @@ class ImagesAPIView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        # Django's own limit answers with a page of HTML, and DRF's parsers read past it.
         check_length(request)
         if is_chunked(request.META):
-            request.META["CONTENT_LENGTH"] = str(conf.max_body_bytes)  # DRF takes no length for an empty body
+            request.META["CONTENT_LENGTH"] = str(conf.max_body_bytes)  # without one, DRF does not call a parser
+
+
+#: For the form on the browsable API's page of the collection. Services send JSON.
+FORM_PARSERS: list[type[BaseParser]] = [BoundedFormParser, BoundedMultiPartParser]
 
 
 class ImagePagination(PageNumberPagination):
@@ -194,7 +197,7 @@ class ImagePagination(PageNumberPagination):
 
 
 class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
-    """Images: list, make, look at, delete."""
+    """List, generate, retrieve and delete images."""
 
     queryset = GeneratedImage.objects.all()
     serializer_class = ImageSerializer
@@ -202,27 +205,16 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
     filter_backends: list[Any] = []
 
     def get_queryset(self) -> GeneratedImageQuerySet:
-        """The images that the caller may see: their own; all for staff and trusted networks."""
+        """The images that the caller may see: their own, or all for staff and trusted networks."""
         images = GeneratedImage.objects.all()
         user = self.request.user
-        # A host's own users need not have a field `is_staff`.
+        # A host's own user model may lack `is_staff`.
         if getattr(user, "is_trusted", False) or getattr(user, "is_staff", False):
             return images
         return images.filter(owner_id=user.pk)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         return GenerateSerializer if self.action in {"create", "generate"} else ImageSerializer
-
-    def get_parsers(self) -> list[Any]:
-        # The browsable API's form at the collection posts as a form; services send JSON. DRF looks at the attribute
-        # for the forms that it may show.
-        forms = (
-            [BoundedFormParser, BoundedMultiPartParser]
-            if getattr(self, "action_map", {}).get("post") == "create"
-            else []
-        )
-        self.parser_classes = [BoundedJSONParser, *forms]
-        return [parser() for parser in self.parser_classes]
 
     @documented("list")
     def list(self, request: Request) -> Response:
@@ -263,7 +255,7 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         try:
             outcome = generate_in_time(parse_preferences(request.headers.get("Prefer", "")), arguments)
         except (OperationalError, InterfaceError) as err:
-            # Not `database_unavailable`, which says that nothing was paid for: the service raises that itself.
+            # Not `database_unavailable`, which says that nothing was paid for. The services raise that themselves.
             raise ImagesError from err
         headers = {"Preference-Applied": outcome.applied} if outcome.applied else {}
         location = self._location(outcome.image)
@@ -282,7 +274,7 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         return Response(ImageSerializer(image, context=self._context()).data, status=code, headers=headers)
 
     def _location(self, image: GeneratedImage) -> str:
-        """The image's address in this API."""
+        """The URL of the image in this API."""
         path = reverse("images:image-detail", kwargs={"image_id": str(image.pk)})
         return absolute_url(path, self.request._request)
 
@@ -307,7 +299,7 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         if "\x00" in image_id:
             raise ImageNotFound
         if slash:
-            # The caller may have kept the id it sent, or have taken the directory out of the picture's address.
+            # The caller may have kept the id that it sent, or have taken the directory from the picture's URL.
             names = {f"{ROOT}/{item}/{filename}", f"{ROOT}/{safe_directory(item)}/{filename}"}
             found = images.filter(file__in=names)
         else:
@@ -322,7 +314,7 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
 
 
 def _idempotency_key(request: Request) -> str | None:
-    """The header as text. WSGI hands headers over as Latin-1; callers write them in UTF-8."""
+    """The header as text. WSGI decodes headers as Latin-1; callers encode them as UTF-8."""
     value = request.headers.get("Idempotency-Key")
     if value is None:
         return None
@@ -334,11 +326,11 @@ def _idempotency_key(request: Request) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a request.
+    """The result of a request.
 
     Attributes:
-        image: Ready, or pending where the caller did not want to wait any longer.
-        applied: What the answer says in `Preference-Applied`, or "".
+        image: Ready, or pending if the caller did not want to wait any longer.
+        applied: The response's `Preference-Applied`, or "".
     """
 
     image: GeneratedImage
@@ -346,9 +338,9 @@ class Outcome:
 
 
 def generate_in_time(preferences: Preferences, arguments: dict[str, Any]) -> Outcome:
-    """Make an image, or queue it where the caller prefers not to wait for it.
+    """Generate an image, or queue it if the caller prefers not to wait for it.
 
-    Without a queue it is made at once, and the answer claims only what was kept.
+    Without a queue it is generated at once, and `applied` names only the preferences that were met.
 
     Args:
         preferences: The caller's.
@@ -370,7 +362,7 @@ def generate_in_time(preferences: Preferences, arguments: dict[str, Any]) -> Out
 
 
 def _wait(image: GeneratedImage, seconds: float) -> GeneratedImage:
-    """Wait, but not longer than a generation takes, and not where that would take the last free thread."""
+    """Wait, but not longer than a generation takes, and only if this process has room for another generation."""
     try:
         with limit_concurrency():
             return wait_for(image, min(seconds, conf.deadline))

@@ -30,7 +30,7 @@ def get_provider(alias: str) -> ImageProvider:
     backends = conf.provider_backends
     if alias not in backends:
         raise ProviderNotConfigured(
-            f"There is no image provider named {alias!r}. The operator has to set IMAGE_PROVIDER to one of: "
+            f"There is no image provider named {alias!r}. The operator should set IMAGE_PROVIDER to one of: "
             f"{', '.join(sorted(backends))}."
         )
     backend = backends[alias]

@@ -289,7 +289,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
 
     def _build(self) -> Client:
         if missing := self.check():
-            raise ProviderNotConfigured(f"{missing[0]} The operator has to set it right.")
+            raise ProviderNotConfigured(f"{missing[0]} The operator has to fix this.")
         transport = Transport(
             # Base64 makes 4 bytes of 3; the rest is for what stands around the image.
             max_body_bytes=int(self.max_image_bytes * 1.4) + 1024 * 1024,

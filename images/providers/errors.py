@@ -29,21 +29,21 @@ _SECRETS = re.compile(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{8,}|\bAIza[\w-]{10,}")
 _MESSAGE_LENGTH = 200
 
 _SENTENCES: dict[type[ProviderFailure], str] = {
-    failures.ProviderAuth: "{name} refused the API key or what it may use. The operator has to look at {key} and at "
-    "the account's rights to the model.",
-    failures.ProviderModelUnavailable: "{name} has no model {model} for this key. The operator has to look at "
-    "{setting} (and at {base_url}, if that is set).",
-    failures.ProviderQuotaExhausted: "{name}'s quota or budget for this key is used up. The operator has to raise "
-    "it, or to change {key}.",
-    failures.ProviderRateLimited: "{name} limits the rate of requests. Ask again a little later.",
-    failures.ProviderOverloaded: "{name} is overloaded. Ask again later.",
-    failures.ProviderError: "{name} failed. Ask again later.",
-    failures.ProviderRefusedRequest: "{name} did not accept the request. The server's log says what it objected to; "
-    "the operator may have to look at {setting}.",
-    failures.ProviderBadResponse: "{name}'s answer was not understood. If it persists, the operator has to look at "
+    failures.ProviderAuth: "{name} rejected the API key, or the key may not use the model. The operator should "
+    "check {key} and the account's access to the model.",
+    failures.ProviderModelUnavailable: "{name} has no model {model} for this key. The operator should check "
+    "{setting} (and {base_url}, if that is set).",
+    failures.ProviderQuotaExhausted: "{name}'s quota or budget for this key is used up. The operator should raise "
+    "it or change {key}.",
+    failures.ProviderRateLimited: "{name} is limiting the rate of requests. Try again a little later.",
+    failures.ProviderOverloaded: "{name} is overloaded. Try again later.",
+    failures.ProviderError: "{name} failed. Try again later.",
+    failures.ProviderRefusedRequest: "{name} rejected the request. The server's log says what it objected to; "
+    "the operator may have to check {setting}.",
+    failures.ProviderBadResponse: "{name}'s response was not understood. If this persists, the operator should check "
     "{base_url}.",
-    failures.ContentRejected: "{name}'s safety system refused this text. Change the title or the description.",
-    failures.ProviderNoImage: "{name} answered without an image. Ask again, or reword the title.",
+    failures.ContentRejected: "{name}'s safety system rejected this text. Change the title or the description.",
+    failures.ProviderNoImage: "{name} responded without an image. Try again, or reword the title.",
 }
 
 
@@ -129,7 +129,7 @@ def _what_to_set_instead(vendor: Vendor, model: str) -> str:
     if deprecation is None:
         return ""
     return (
-        f"{deprecation.sentence(model, utc_today())} The operator has to set "
+        f"{deprecation.sentence(model, utc_today())} The operator should set "
         f"{vendor.model}={deprecation.replacements[0]}, the replacement that {vendor.name} names."
     )
 
@@ -139,14 +139,16 @@ def not_delivered(vendor: Vendor, err: httpx2.TransportError, call: Call) -> Pro
     request_id = call.request_id
     if not call.sent:
         return failures.ProviderUnreachable(
-            f"{vendor.name} could not be reached. Ask again later; if it persists, the operator has to look at the "
+            f"{vendor.name} could not be reached. Try again later; if this persists, the operator should check the "
             f"network, its proxy and {vendor.base_url}."
         )
     if isinstance(err, httpx2.TimeoutException):
-        return failures.ProviderTimeout(f"{vendor.name} did not answer in time.", request_id=request_id)
+        return failures.ProviderTimeout(f"{vendor.name} did not respond in time.", request_id=request_id)
     if isinstance(err, ResponseTooLarge):
-        return failures.ProviderBadResponse(f"{vendor.name}'s answer was too large.", request_id=request_id)
-    return failures.ProviderBadResponse(f"{vendor.name}'s answer broke off. Ask again later.", request_id=request_id)
+        return failures.ProviderBadResponse(f"{vendor.name}'s response was too large.", request_id=request_id)
+    return failures.ProviderBadResponse(
+        f"{vendor.name}'s response broke off. Try again later.", request_id=request_id
+    )
 
 
 def broken(vendor: Vendor, call: Call) -> ProviderFailure:

@@ -346,7 +346,7 @@ class GenerationRun:
             raise
         if not written:  # deleted, or taken up by somebody else
             storage.remove(image.file_name)
-            raise ImageNotFound("The image was deleted while it was being made.")
+            raise ImageNotFound("The image was deleted while it was being generated.")
         log_event(
             logger,
             logging.INFO,

@@ -180,7 +180,7 @@ def wait_for(image: GeneratedImage, seconds: float) -> GeneratedImage:
     while True:
         row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
         if row is None:
-            raise ImageNotFound("The image was deleted while it was being made.")
+            raise ImageNotFound("The image was deleted while it was being generated.")
         left = end - time.monotonic()
         if row.current_status != Status.PENDING or left <= 0:
             return row

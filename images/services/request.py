@@ -66,14 +66,14 @@ def _text(problems: dict[str, list[str]], name: str, value: Any, maximum: int, *
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        problems[name] = ["This must be a text."]
+        problems[name] = ["This must be a string."]
         return ""
     if required and not value.strip():
         problems[name] = ["This must not be blank."]
     elif len(value) > maximum:
         problems[name] = [f"This must be at most {maximum} characters long."]
     elif "\x00" in value or not _encodable(value):
-        problems[name] = ["This must not hold null or surrogate characters."]
+        problems[name] = ["This must not contain null or surrogate characters."]
     return value
 
 
@@ -94,7 +94,7 @@ def clean_key(key: str | None) -> str | None:
     if key is None:
         return None
     if not key.strip() or len(key) > MAX_KEY or not key.isprintable():
-        sentence = f"An Idempotency-Key is 1 to {MAX_KEY} printable characters long."
+        sentence = f"An Idempotency-Key must have 1 to {MAX_KEY} printable characters."
         raise InvalidRequest(sentence, details={"idempotency_key": [sentence]})
     return key
 
@@ -243,7 +243,7 @@ def take_request(
     wanted = clean_input(content_item_id=content_item_id, title=title, description=description, variant=variant)
     key = clean_key(idempotency_key)
     if seed is not None and not 0 <= seed < 2**63:
-        raise InvalidRequest("seed: This must be a whole number from 0 to 2^63 - 1.")
+        raise InvalidRequest("seed: This must be an integer from 0 to 2^63 - 1.")
     owner_id = user.pk if user is not None else None  # an anonymous user has none
     scope = idempotency_scope or ("process" if owner_id is None else f"user:{owner_id}")
     return GenerationRequest(wanted=wanted, owner_id=owner_id, seed=seed, scope=scope, key=key)

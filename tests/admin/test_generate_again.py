@@ -82,7 +82,7 @@ def test_the_same_page_sent_twice_pays_once(admin_client: Client, image: Generat
 def test_a_failure_is_told_with_its_code(admin_client: Client, image: GeneratedImage, brush: Brush) -> None:
     brush.will(ProviderTimeout())
     page = confirm(admin_client, again_address([image.pk]))
-    assert "A title: The image provider did not answer in time. Ask again later. (provider_timeout)" in page.text
+    assert "A title: The image provider did not respond in time. Try again later. (provider_timeout)" in page.text
     assert page.redirect_chain == [(LIST, 302)]
 
 

@@ -85,7 +85,7 @@ def test_a_failed_generation_says_why_and_is_found_again(
     page.get_by_role("link", name="Make again").click()
     page.get_by_role("button", name="Make again").click()
     expect(page.locator(".messagelist")).to_contain_text(
-        "did not answer in time. Ask again later. (provider_timeout)"
+        "did not respond in time. Try again later. (provider_timeout)"
     )
     page.get_by_role("link", name="no answer in time").click()
     rows = page.locator("#result_list tbody tr")

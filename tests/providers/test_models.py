@@ -129,12 +129,12 @@ def test_the_check_knows_models_by_name_and_says_nothing_about_others(settings: 
     [
         (
             lambda url: OpenAIProvider({"api_key": OPENAI_KEY, "model": "dall-e-2", "base_url": f"{url}/v1"}),
-            "OpenAI shut down the model 'dall-e-2' on 2026-05-12. The operator has to set "
+            "OpenAI shut down the model 'dall-e-2' on 2026-05-12. The operator should set "
             "OPENAI_IMAGE_MODEL=gpt-image-2.6-flare, the replacement that OpenAI names.",
         ),
         (
             lambda url: GeminiProvider({"api_key": GEMINI_KEY, "model": "imagen-4.0-generate-001", "base_url": url}),
-            "Gemini shut down the model 'imagen-4.0-generate-001' on 2026-08-17. The operator has to set "
+            "Gemini shut down the model 'imagen-4.0-generate-001' on 2026-08-17. The operator should set "
             "GEMINI_IMAGE_MODEL=gemini-nano-banana-2.1, the replacement that Gemini names.",
         ),
     ],
