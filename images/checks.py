@@ -10,6 +10,7 @@ No check reads the network or the database, and none repeats a key or any other 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -273,11 +274,18 @@ def check_public_url(**_: Any) -> list[CheckMessage]:
         return []
     hint = "For example: PUBLIC_URL=https://images.example.com"
     if not conf.public_url:
-        problem = "PUBLIC_URL is not set: addresses of images are built from the host that each request names."
+        missing = "is a path, not an address, and is ignored" if _public_url_is_set() else "is not set"
+        problem = f"PUBLIC_URL {missing}: addresses of images are built from the host that each request names."
         return [] if settings.DEBUG else [Warning(problem, hint=hint, id=PUBLIC_URL_MISSING)]
     if _is_web_address(conf.public_url):
         return []
     return [Error("PUBLIC_URL is not an http or https address with a host.", hint=hint, id=PUBLIC_URL_UNUSABLE)]
+
+
+def _public_url_is_set() -> bool:
+    host = getattr(settings, "IMAGES", None)
+    configured = host.get("PUBLIC_URL") if isinstance(host, Mapping) else None
+    return bool(str(configured or os.environ.get("PUBLIC_URL", "")).strip("/ "))
 
 
 def _is_web_address(url: str) -> bool:

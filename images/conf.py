@@ -110,7 +110,10 @@ def _networks(value: Any) -> tuple[Network, ...]:
 
 
 def _public_url(value: Any) -> str:
+    """An address without a slash at its end. A path counts as none: front-end build tools keep one there."""
     url = text(value).rstrip("/")
+    if url.startswith(("/", ".")):
+        return ""
     return f"https://{url}" if url and "://" not in url else url
 
 

@@ -14,6 +14,7 @@ from django.core.checks.registry import registry
 from pytest_django import Settings
 
 from images import checks
+from images.conf import conf
 from images.providers import Deadline, ImageProvider
 
 KEY = "sk-" + "secret" * 5
@@ -314,6 +315,17 @@ def test_a_missing_public_url_is_a_warning_in_production_only(settings: Settings
     assert (message.id, type(message)) == (checks.PUBLIC_URL_MISSING, Warning)
     settings.DEBUG = True
     assert run() == []
+
+
+def test_a_path_of_another_tool_is_ignored_with_a_warning(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del settings.IMAGES["PUBLIC_URL"]
+    monkeypatch.setenv("PUBLIC_URL", "/app")
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PUBLIC_URL_MISSING, Warning)
+    assert "is a path" in message.msg
+    assert conf.public_url == ""
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,16 @@ def parse_origin(name: str, value: str) -> Origin:
     return Origin(scheme=parts.scheme, host=f"[{host}]" if ":" in host else host, port=port)
 
 
+def public_origin(environment: Environment) -> Origin | None:
+    """The origin of `PUBLIC_URL`, if it is set. A path, which front-end build tools keep there, is ignored.
+
+    Raises:
+        ImproperlyConfigured: It is no address of the web.
+    """
+    value = environment.text("PUBLIC_URL")
+    return None if not value or value.startswith(("/", ".")) else parse_origin("PUBLIC_URL", value)
+
+
 def cors_origins(environment: Environment, names: Iterable[str]) -> list[str]:
     """The origins whose pages may call the API, without repetition. `*` stands for every origin.
 

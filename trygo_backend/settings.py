@@ -14,7 +14,7 @@ from typing import Any
 from corsheaders.defaults import default_headers
 from django.core.exceptions import ImproperlyConfigured
 
-from .environment import Environment, allowed_hosts, cors_origins, database, parse_origin
+from .environment import Environment, allowed_hosts, cors_origins, database, public_origin
 from .scaling import celery_transport, file_storage, need_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -30,7 +30,7 @@ if not SECRET_KEY:
         "keep it in the environment (DEBUG=1 does without, on your own machine only)."
     )
 
-_public = parse_origin("PUBLIC_URL", _env.text("PUBLIC_URL")) if _env.text("PUBLIC_URL") else None
+_public = public_origin(_env)
 _public_is_https = _public is not None and _public.scheme != "http"  # without a scheme: https
 ALLOWED_HOSTS = allowed_hosts(_env, _public)
 

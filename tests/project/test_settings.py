@@ -56,8 +56,9 @@ def test_a_public_https_address_turns_on_what_belongs_to_tls(
     assert values["ALLOWED_HOSTS"][0] == "images.example.com"
 
 
-def test_a_public_http_address_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = settings_with(monkeypatch, PUBLIC_URL="http://intranet:8000")
+@pytest.mark.parametrize("public_url", ["http://intranet:8000", "/app", "./"])
+def test_a_public_http_address_and_a_path_do_not(monkeypatch: pytest.MonkeyPatch, public_url: str) -> None:
+    values = settings_with(monkeypatch, PUBLIC_URL=public_url)
     assert values["SESSION_COOKIE_SECURE"] is values["CSRF_COOKIE_SECURE"] is False
     assert values["SECURE_HSTS_SECONDS"] == 0
     assert values["CSRF_TRUSTED_ORIGINS"] == []
