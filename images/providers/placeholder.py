@@ -52,8 +52,8 @@ _MAX_CHARACTERS = 600
 def canvas_size(aspect_ratio: tuple[int, int]) -> tuple[int, int]:
     """Width and height in pixels for an aspect ratio: 1536x864 for 16:9 and 1280x960 for 4:3.
 
-    The largest size of exactly that ratio whose sides are multiples of 16 and whose area is at most `TARGET_AREA`;
-    where even the smallest such size is larger (1000:999, say), the nearest multiples of 16.
+    The largest size of exactly that ratio whose sides are multiples of 16 and whose area is at most `TARGET_AREA`; if
+    even the smallest such size is larger (1000:999, say), the nearest multiples of 16.
 
     Args:
         aspect_ratio: Width and height as positive whole numbers.
@@ -333,10 +333,10 @@ def load_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def drawable_text(title: str) -> str:
-    """What of a title can be shown: "" where that would be less than half of its letters and digits.
+    """The part of a title that can be shown; "" if that is less than half of its letters and digits.
 
-    Characters without a glyph are replaced by plain ones of the same meaning (full-width Latin, for example) or
-    left out. A title that lost most of its letters says nothing any more, and the picture is better without it.
+    Characters without a glyph are replaced by plain ones of the same meaning (full-width Latin, for example) or left
+    out. A title that loses most of its letters means nothing, and the picture is better without it.
     """
     text = unicodedata.normalize("NFC", title[:_MAX_CHARACTERS])
     has_glyph = _glyph_test(load_font(24))
@@ -364,7 +364,7 @@ def _glyph_test(font: ImageFont.FreeTypeFont) -> Callable[[str], bool]:
 def _replacement(character: str, has_glyph: Callable[[str], bool]) -> str:
     category = unicodedata.category(character)
     if category[0] == "M" or category in {"Cf", "Cs"}:
-        return ""  # marks that found no letter to join, joiners, halves of pairs: nothing a reader would miss
+        return ""  # marks that found no letter to join, joiners, halves of pairs: a reader misses none
     if category[0] in "CZ":
         return " "
     if has_glyph(character):
@@ -380,7 +380,7 @@ def _count_letters(text: str) -> int:
 def fit_title(text: str, size: tuple[int, int]) -> TitleBlock:
     """Break `text` into lines in the largest type that fits a picture of `size` pixels.
 
-    Words are broken, and the end replaced by an ellipsis, only where even the smallest type does not fit.
+    Only if even the smallest type does not fit, words are broken and the end is replaced by an ellipsis.
     """
     width, height = size[0] * _TEXT_WIDTH, size[1] * _TEXT_HEIGHT
     type_size, smallest = max(8, round(size[1] * _LARGEST)), max(8, round(size[1] * _SMALLEST))
@@ -456,12 +456,12 @@ def _with_ellipsis(line: str, width: float, measure: Callable[[str], float]) -> 
 
 
 def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int]) -> None:
-    """Set the title, where there is anything to set, and the caption that marks a placeholder.
+    """Set the title, if there is anything to set, and the caption that marks a placeholder.
 
     Args:
         picture: An RGB picture; it is changed.
         title: Any text.
-        ink: The colour, which has to stand out from everything in the picture.
+        ink: The colour; it has to stand out from everything in the picture.
     """
     from PIL import ImageDraw
 
@@ -472,7 +472,7 @@ def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int]) -> N
     if text:
         block = fit_title(text, picture.size)
         font, step = load_font(block.size), block.size * _LINE_HEIGHT
-        # A capital is 0.73 of the type's size: centring on capitals looks centred, centring on boxes does not.
+        # A capital is 0.73 of the type's size. Centring on capitals looks centred, centring on boxes does not.
         baseline = (height - (len(block.lines) - 1) * step + block.size * 0.73) / 2
         for index, line in enumerate(block.lines):
             draw.text((margin, baseline + index * step), line, font=font, fill=ink, anchor="ls")

@@ -1,6 +1,7 @@
-"""Title, description and variant become a prompt. Pure, apart from `get_prompt_builder`.
+"""From a title, a description and a variant to a prompt. Pure functions, apart from `get_prompt_builder`.
 
-Prompts are English; the title and the summary stay in their own language, between double quotes, as data.
+Prompts are in English; the title and the summary stay in their own language, between double quotes, as data. What is
+said lives in `wording`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ Option = TypeVar("Option")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What a provider is asked to paint, and what was chosen to get there.
+    """What a provider is asked for, and the choices that were made to get there.
 
     Attributes:
-        text: The whole prompt in one line. It also says what must not be seen.
-        negative: What must not be seen, for providers that take that separately.
+        text: The whole prompt in one line. It also says what the image must not show.
+        negative: What the image must not show, for providers that take that separately.
         style: The name of the chosen visual style.
-        seed: The seed of all choices; it repeats them.
+        seed: The seed of all choices; the same one repeats them.
     """
 
     text: str
@@ -43,7 +44,7 @@ class Prompt:
 
 
 class BuildsPrompts(Protocol):
-    """What `IMAGES["PROMPT_BUILDER"]` has to offer; inheriting from `PromptBuilder` is optional."""
+    """What the class in `IMAGES["PROMPT_BUILDER"]` has to offer; it need not inherit from `PromptBuilder`."""
 
     def build(self, *, title: str, description: str, variant: str, seed: int) -> Prompt:
         """See `PromptBuilder.build`."""
@@ -55,10 +56,10 @@ def choose(options: Sequence[Option], *, seed: int, aspect: str) -> Option:
     Args:
         options: At least one.
         seed: The image's seed.
-        aspect: What is chosen. Each aspect has a generator of its own, so a host that rewrites one list changes no
-            other choice.
+        aspect: What is chosen. Each aspect has its own generator, so a host that rewrites one list changes no other
+            choice.
 
-    `Random.random()` is used because it is the only method whose sequence Python promises to keep
+    `Random.random()` is used because it is the only method whose sequence Python promises not to change
     (https://docs.python.org/3/library/random.html#notes-on-reproducibility).
     """
     number = random.Random(f"{seed}:{aspect}").random()  # noqa: S311 - nothing secret depends on it
@@ -66,13 +67,13 @@ def choose(options: Sequence[Option], *, seed: int, aspect: str) -> Option:
 
 
 class PromptBuilder:
-    """The prompt, put together from small methods. Override any of them, or only the words (`wording`).
+    """Puts the prompt together from small methods. Override any of them, or only the words (`wording`).
 
     Attributes:
-        wording: What is said.
-        title_limit: The most characters of the title that are used.
-        summary_limit: The most characters of the description's summary, the ellipsis included.
-        reading_limit: The most characters of a title or a description that are looked at.
+        wording: The words.
+        title_limit: How many characters of the title are used at most.
+        summary_limit: How many characters the description's summary has at most, the ellipsis included.
+        reading_limit: How many characters of a title or a description are read at most.
     """
 
     wording: ClassVar[Wording] = Wording()
@@ -85,12 +86,12 @@ class PromptBuilder:
 
         Args:
             title: The article's title, as the caller gave it.
-            description: Anything from "" to a whole article; markup and line breaks are welcome.
+            description: Anything from "" to a whole article, with or without markup and line breaks.
             variant: `hero` or `inline`.
-            seed: Any whole number. The same one repeats style and hints.
+            seed: Any integer. The same one repeats style and hints.
 
         Raises:
-            ValueError: The wording does not know the variant.
+            ValueError: The wording has no entry for the variant.
         """
         subject = shorten(one_line(title[: self.reading_limit]), self.title_limit) or self.wording.untitled
         style = self.style(seed=seed)
@@ -107,7 +108,7 @@ class PromptBuilder:
         return Prompt(text=text, negative=self.negative(), style=style.name, seed=seed)
 
     def summarise(self, description: str) -> str:
-        """The beginning of a description in one plain line, or "" where it holds no letter or digit."""
+        """The beginning of a description in one plain line, or "" if it has no letter or digit."""
         plain = one_line(without_markup(description[: self.reading_limit]))
         return shorten(plain, self.summary_limit) if any(map(str.isalnum, plain)) else ""
 
@@ -117,7 +118,7 @@ class PromptBuilder:
         return self.wording.subject.format(title=title, purpose=purpose)
 
     def scene(self, *, title: str, summary: str) -> str:
-        """What is to be seen: from the summary, or from the title where the summary is ""."""
+        """What the image shows: from the summary, or from the title if the summary is ""."""
         if summary:
             return self.wording.scene_from_summary.format(summary=summary)
         return self.wording.scene_from_title.format(title=shorten(title, self.summary_limit))
@@ -140,11 +141,11 @@ class PromptBuilder:
         return f"Framing: {self._of_variant(self.wording.framings, variant)}."
 
     def exclusions(self) -> str:
-        """What must not be seen, as part of the prompt."""
+        """What the image must not show, as part of the prompt."""
         return self.wording.exclusions
 
     def negative(self) -> str:
-        """What must not be seen, as a negative prompt."""
+        """What the image must not show, as a negative prompt."""
         return self.wording.negative
 
     @staticmethod
@@ -172,16 +173,17 @@ def get_prompt_builder() -> BuildsPrompts:
     return builder
 
 
-# --- other people's text made plain ------------------------------------------------------------------------
+# --- untrusted text made plain -----------------------------------------------------------------------------
 #
 # One line, no markup, no invisible characters, cut at the end of a word. None of these raises for any string, and
-# each takes time in proportion to the length of its argument.
+# each takes time in proportion to the length of its argument. Django's `strip_tags` joins words of two paragraphs,
+# keeps what is in <style> and raises for deeply nested tags; its `Truncator` cuts through words and emoji.
 
 ELLIPSIS = "…"
 
 _ZERO_WIDTH_JOINER, _ZERO_WIDTH_NON_JOINER = "\u200d", "\u200c"
 _DOUBLE_QUOTES = dict.fromkeys(map(ord, '"“”„‟″‶＂〝〞〟'), "'")
-#: Invisible selectors for rare ideographs: nobody misses them, and hidden messages are written in them.
+#: Invisible selectors for rare ideographs: no reader misses them, and they can hide a message.
 _SELECTORS = ("\U000e0100", "\U000e01ef")
 _EMOJI_MODIFIERS = ("\U0001f3fb", "\U0001f3ff")
 _REGIONAL_INDICATORS = ("\U0001f1e6", "\U0001f1ff")
@@ -189,8 +191,10 @@ _HANGUL_VOWELS_AND_FINALS = ("\u1160", "\u11ff")
 _THAI_AND_LAO_AM = "\u0e33\u0eb3"
 _VIRAMA = 9  # the combining class of the signs that join two consonants of Indic scripts
 
-# Every repetition has a limit or excludes its own start, so that no text makes a search slow.
+# Every repetition has a limit or excludes its own start, so no text makes a search slow.
 _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"<!--(?:(?!<!--|-->).)*-->", re.DOTALL), " "),  # HTML comments
+    (re.compile(r"<(script|style)\b[^<>]{0,500}>(?:(?!</?(?:script|style)\b).)*</\1\s*>", re.DOTALL | re.I), " "),
     (re.compile(r"!\[[^\[\]]{0,300}\]\([^()]{0,1000}\)"), " "),  # images
     (re.compile(r"\[([^\[\]]{1,300})\]\([^()]{0,1000}\)"), r"\1"),  # links
     (re.compile(r"<[a-zA-Z/!][^<>]{0,500}>"), " "),  # HTML tags
@@ -206,8 +210,8 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
 def one_line(text: str) -> str:
     """`text` in one line: composed (NFC), single spaces, no control or invisible characters, no lone surrogates.
 
-    Joiners that emoji and Persian need stay. Double quotes of any shape become single ones, so that the result can
-    stand between double quotes and not leave them.
+    The joiners that emoji and Persian need stay. Double quotes of any shape become single ones, so the result cannot
+    leave the double quotes that it is put between.
     """
     kept = (_visible(character) for character in unicodedata.normalize("NFC", text))
     line = " ".join("".join(kept).translate(_DOUBLE_QUOTES).split())
@@ -228,9 +232,9 @@ def _within(character: str, ends: tuple[str, str]) -> bool:
 
 
 def without_markup(text: str) -> str:
-    """`text` without what Markdown and HTML add to words: signs for headings, lists, links, emphasis, tables, tags.
+    """`text` without Markdown's marks for headings, lists, links, emphasis and tables, and without HTML's tags.
 
-    Addresses of pages and pictures go too. Line breaks stay.
+    Scripts, style sheets, comments and web addresses go too. Line breaks stay.
     """
     text = "\n".join(text.splitlines())
     for pattern, replacement in _MARKUP:
@@ -239,9 +243,9 @@ def without_markup(text: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text` in at most `limit` characters, the ellipsis included; unchanged where it fits.
+    """`text` in at most `limit` characters, the ellipsis included; unchanged if it fits.
 
-    It ends where a word ends, if that keeps at least half of what is allowed. Otherwise (a very long word, or a
+    It ends with a whole word, if that keeps at least half of what is allowed. Otherwise (a very long word, or a
     script without spaces) it ends between two letters as readers see them: accents, joined emoji and flags stay
     whole.
     """

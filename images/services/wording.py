@@ -1,4 +1,4 @@
-"""The words prompts are made of. A host project changes them without touching how prompts are put together.
+"""The words of the prompts. A host project can change them without changing how prompts are put together.
 
 ```python
 from images.services.prompts import PromptBuilder
@@ -25,8 +25,8 @@ class Style:
     """A visual style.
 
     Attributes:
-        name: What the ledger calls it, up to 64 characters.
-        look: What it looks like, for the provider; it follows "Style: ".
+        name: Its name in the image's row, up to 64 characters.
+        look: What it looks like, for the provider; the prompt says "Style: " before it.
     """
 
     name: str
@@ -105,21 +105,21 @@ FRAMINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """Everything `PromptBuilder` says. Any part may be given, the rest stays as it is.
+    """Everything that `PromptBuilder` says. Every part has a default.
 
     Attributes:
         subject: The opening; may use `{title}` and `{purpose}`.
         purposes: Variant -> what the image is for.
-        scene_from_summary: What to show where there is a description; may use `{summary}`.
-        scene_from_title: What to show where there is none; may use `{title}`.
-        quoting: How to read what stands in double quotes.
-        styles: One is chosen.
-        moods: One is chosen; likewise of `details`, `palettes` and `cameras`.
-        hints: How the chosen hints are said; may use `{mood}`, `{detail}`, `{palette}` and `{camera}`.
+        scene_from_summary: What to show if there is a description; may use `{summary}`.
+        scene_from_title: What to show if there is none; may use `{title}`.
+        quoting: How to read the text in double quotes.
+        styles: One of them is chosen.
+        moods: One of them is chosen, as it is from `details`, `palettes` and `cameras`.
+        hints: The sentence for the chosen hints; may use `{mood}`, `{detail}`, `{palette}` and `{camera}`.
         framings: Variant -> how the picture is framed.
-        exclusions: What must not be seen, as sentences of the prompt.
+        exclusions: What the image must not show, as sentences of the prompt.
         negative: The same as a list, for providers that take a negative prompt.
-        untitled: The title's replacement where nothing of it is left.
+        untitled: The replacement for a title of which nothing is left.
 
     Raises:
         ValueError: A list to choose from is empty, or a mere string.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 import unicodedata
 from dataclasses import replace
 from random import Random
@@ -56,6 +57,21 @@ def test_a_description_is_cleaned_of_line_breaks_and_markup() -> None:
         "How to choose a city bike Frame: size charts and geometry Brakes & lights, see "
         "A quote from the mechanic part price"
     )
+
+
+def test_what_a_reader_of_html_does_not_see_is_left_out() -> None:
+    description = (
+        "<style media=all>p > b {color: red}</style><p>Frames</p><p>&amp; brakes</p><!-- <b>hidden</b> words -->"
+        "<SCRIPT>if (a<b && c>d) track('x')</SCRIPT> <script>and <style> in plain text"
+    )
+    assert PromptBuilder().summarise(description) == "Frames & brakes and in plain text"
+
+
+@pytest.mark.parametrize("opening", ["<script>", "<style ", "<!--", "</script", "<!-- <script>", "<", "[", "_a*"])
+def test_markup_that_never_ends_takes_no_time(opening: str) -> None:
+    started = time.process_time()
+    PromptBuilder().summarise(opening * 8000)
+    assert time.process_time() - started < 1  # it takes a few milliseconds; quadratic time would be many seconds
 
 
 @pytest.mark.parametrize(
@@ -197,7 +213,7 @@ def test_exclusions_are_in_the_prompt_and_in_the_negative_prompt(word: str) -> N
     assert word.removesuffix("s") in prompt.negative
 
 
-# --- for anything anybody sends ---------------------------------------------------------------------------
+# --- for any input at all ---------------------------------------------------------------------------------
 
 
 @given(title=ANYTHING, description=ANYTHING, variant=st.sampled_from(Variant.values), seed=SEEDS)
@@ -240,7 +256,7 @@ class OwnPrompts:
         return Prompt(text=f"own {title}", negative="", style="", seed=seed)
 
 
-def test_the_standard_builder_is_used_where_nothing_is_set() -> None:
+def test_the_standard_builder_is_the_default() -> None:
     assert type(get_prompt_builder()) is PromptBuilder
 
 
