@@ -178,3 +178,26 @@ def test_an_apps_module_may_import_the_services(tmp_path: Path) -> None:
         "print(services.generate_image.__module__)",
     ]
     assert host.run("-c", "\n".join(lines)).stdout.split() == ["ready", "images.services.generation"]
+
+
+def test_the_hosts_own_pytest_gets_the_fixture_and_spends_nothing(tmp_path: Path) -> None:
+    host = make_host(
+        tmp_path / "site", settings='IMAGES["PROVIDER"] = "openai"\nIMAGES["OPENAI_API_KEY"] = "sk-real"\n'
+    )
+    (host.folder / "conftest.py").write_text('pytest_plugins = ["images.testing"]\n')
+    (host.folder / "pytest.ini").write_text("[pytest]\nDJANGO_SETTINGS_MODULE = host.settings\n")
+    lines = [
+        "import pytest",
+        "from images.exceptions import RealProviderError",
+        "from images.services import generate_image",
+        "",
+        "def test_with_the_fixture(db, image_outbox):",
+        "    generate_image(content_item_id='1', title='A title')",
+        "    assert [request.title for request in image_outbox] == ['A title']",
+        "",
+        "def test_without_it(db):",
+        "    with pytest.raises(RealProviderError):",
+        "        generate_image(content_item_id='1', title='A title')",
+    ]
+    (host.folder / "test_illustrations.py").write_text("\n".join(lines))
+    assert "2 passed" in host.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_illustrations.py").stdout
