@@ -78,7 +78,7 @@ class RequestInProgress(ImagesError):
     code = "request_in_progress"
     status_code = 409
     retryable = True
-    default_message = "The image for this Idempotency-Key is still being generated. Repeat the request to get it."
+    default_message = "This Idempotency-Key's image is still being generated. Repeat the request later to get it."
 
 
 class IdempotencyKeyReused(ImagesError):
