@@ -1,11 +1,11 @@
-"""Where files live: saving and removing them through Django's Storage API.
+"""Where files live and what they are called: all that is asked of the storage, through Django's Storage API.
 
 Everything lies under `draft-images/` of the storage that `IMAGES["STORAGE"]` names. A storage in a folder of this
 machine gets its files renamed into place, so that a file that can be fetched is a whole file; any other is handed the
 bytes. Whatever a storage raises leaves this module as `StorageError`, whose message never holds a path.
 
-A media root that is missing is an error here: an unmounted disk must not be replaced by an empty folder on the wrong
-one. Only the first image of all makes it, since no file can be lost yet.
+A media root that is missing is an error here: an empty folder on the wrong disk must not replace a disk that is not
+mounted. Only the first image of all makes it, since no file can be lost yet.
 
 Files are not forced to the platter (`fsync`): that would cost more than the rest of the request, and what a power cut
 takes is found by comparing sizes and digests with the rows.
@@ -52,9 +52,17 @@ ROOT = "draft-images"
 #: What `images.image_formats` can say an image is.
 EXTENSIONS = ("png", "jpg", "webp")
 
+#: The longest name, in characters, that a row can hold: its stem has as many.
+MAX_NAME = 400
+_MAX_CONTENT_ITEM = 255
+
+#: How local storages say that there is no such file.
+_MISSING = (FileNotFoundError, NotADirectoryError)
+
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 #: Names that Windows, and with it many a network share, takes for devices, with any extension.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_PICTURE = re.compile(r".+\.(?:png|jpe?g|webp)", re.IGNORECASE | re.DOTALL)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 #: 12 to 14 digits: years 1973 to 5138.
 _TELLING_NAME = re.compile(r"(?P<variant>[a-z]+)-(?P<milliseconds>[0-9]{12,14})(?:-.*)?", re.DOTALL)
@@ -70,13 +78,25 @@ _SENTENCES = {
     errno.ENOENT: GONE,
 }
 _NOT_REMOVED = "The image's file could not be removed. The operator should check the disk (STORAGE_ROOT)."
+_NOT_READ = "The file could not be read. The server's log has the reason."
+_TOO_LARGE = "The file is larger than MAX_IMAGE_BYTES allows, so it was not looked at."
+_LEFTOVER_NOT_REMOVED = "The half-written file could not be removed. The server's log has the reason."
+_NOT_LISTED = "The folder could not be listed. The server's log has the reason."
+_NOT_LISTABLE = "This storage cannot list its files, so those without a row cannot be found."
+
+
+class NotListable(StorageError):
+    """The storage knows no folders."""
+
+
+# --- saving and removing -----------------------------------------------------------------------------------------
 
 
 def save(stem: str, extension: str, data: bytes) -> str:
     """Store `data` under `{stem}.{extension}`.
 
     Returns:
-        The name the storage gave the file; where that name was taken, another than asked for.
+        The name that the storage gave the file: another than asked for if that one was taken.
 
     Raises:
         StorageError: It could not be stored. Nothing is left of it.
@@ -95,25 +115,71 @@ def remove(name: str) -> None:
     The content item's folder goes with its last file.
 
     Raises:
-        StorageError: The file could not be removed, or the disk it is on is not there, or `name` is none of ours.
+        StorageError: The file could not be removed, the disk it is on is not there, or `name` is not one of ours.
     """
-    storage = image_storage()
     with _storage_errors("remove", name, _NOT_REMOVED):
         if not (name.startswith(f"{ROOT}/") and is_plain_path(name.removeprefix(f"{ROOT}/"))):
             raise StorageError(_NOT_REMOVED)  # the host's other uploads are not ours to remove
-        path = local_path(storage, name)
-        if path is not None and not os.path.isdir(media_root(storage)):
-            raise StorageError(GONE)  # a file on an unmounted disk comes back with it: it is not removed
-        with contextlib.suppress(FileNotFoundError):
-            storage.delete(name)
-        if path is not None and name.count("/") > 1:
-            remove_if_empty(os.path.dirname(path))
+        _remove(name)
+
+
+def remove_leftover(name: str) -> bool:
+    """Remove a half-written file, whose hidden name `remove` refuses; whether it was there.
+
+    Raises:
+        StorageError: It could not be removed.
+    """
+    if is_missing(name):
+        return False
+    with _storage_errors("remove", name, _LEFTOVER_NOT_REMOVED):
+        _remove(name)
+    return True
+
+
+def _remove(name: str) -> None:
+    storage = image_storage()
+    path = local_path(storage, name)
+    if path is not None and not os.path.isdir(media_root(storage)):
+        raise StorageError(GONE)  # a file on an unmounted disk comes back with it: it is not removed
+    with contextlib.suppress(FileNotFoundError):
+        storage.delete(name)
+    if path is not None and name.count("/") > 1:
+        remove_if_empty(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def _storage_errors(action: str, name: str, otherwise: str) -> Iterator[None]:
+    """Turn whatever a storage raises into `StorageError`, and log it: its own message is for operators only.
+
+    Every exception counts, since remote storages raise their SDK's own, which share no root but `Exception`.
+
+    Args:
+        action: What is done, for the log: `save` and `remove` write; `read`, `look` and `list` do not.
+        name: The file or folder.
+        otherwise: What callers are told if the error of a write does not tell more.
+    """
+    try:
+        yield
+    except Exception as err:
+        trace = None if isinstance(err, OSError | StorageError) else err
+        log_event(logger, logging.ERROR, "storage_failed", action=action, file=name, error=repr(err), exc_info=trace)
+        if isinstance(err, StorageError):
+            raise
+        raise StorageError((action in {"save", "remove"} and _sentence(err)) or otherwise) from err
+
+
+def _sentence(err: Exception) -> str:
+    """What a person can do about `err`; "" where nothing is known."""
+    return _SENTENCES.get(err.errno or 0, "") if isinstance(err, OSError) else ""
+
+
+# --- looking before a provider is paid ---------------------------------------------------------------------------
 
 
 def check_space(stem: str) -> None:
     """Look whether a file could be stored, before a provider is paid for it. It takes microseconds.
 
-    A media root that is missing is made where no row has a file yet; nothing else is written.
+    A media root that is missing is made, at any depth, if no row has a file yet; nothing else is written.
 
     Args:
         stem: The file's name as `file_stem` made it.
@@ -127,18 +193,6 @@ def check_space(stem: str) -> None:
     if problem:
         log_event(logger, logging.ERROR, "storage_failed", action="check", file=stem, error=problem)
         raise StorageError(problem)
-
-
-def _make_first_root() -> bool:
-    """Make the media root where it is certain that it is not the mount point of a disk with images on it."""
-    if GeneratedImage.objects.using(router.db_for_write(GeneratedImage)).exclude(file="").exists():
-        return False
-    try:
-        make_media_root(image_storage())
-    except OSError as err:
-        log_event(logger, logging.ERROR, "storage_failed", action="make_root", error=repr(err))
-        return False
-    return True
 
 
 def storage_problem(stem: str = f"{ROOT}/any") -> str | None:
@@ -157,25 +211,98 @@ def storage_problem(stem: str = f"{ROOT}/any") -> str | None:
         return _sentence(err) or StorageError.default_message
 
 
-@contextlib.contextmanager
-def _storage_errors(action: str, name: str, otherwise: str) -> Iterator[None]:
-    """Turn whatever a storage raises into `StorageError`, and log it: its own message is for operators only.
-
-    Every exception counts, since remote storages raise their SDK's own, which share no root but `Exception`.
-    """
+def _make_first_root() -> bool:
+    """Make the media root, unless rows say that files were there: then its disk has to be mounted."""
+    if GeneratedImage.objects.using(router.db_for_write(GeneratedImage)).exclude(file="").exists():
+        return False
     try:
-        yield
-    except Exception as err:
-        trace = None if isinstance(err, OSError | StorageError) else err
-        log_event(logger, logging.ERROR, "storage_failed", action=action, file=name, error=repr(err), exc_info=trace)
-        if isinstance(err, StorageError):
+        make_media_root(image_storage())
+    except OSError as err:
+        log_event(logger, logging.ERROR, "storage_failed", action="make_root", error=repr(err))
+        return False
+    return True
+
+
+# --- looking at what is there ------------------------------------------------------------------------------------
+
+
+def read(name: str) -> bytes | None:
+    """A file's bytes; `None` if there is no such file.
+
+    Raises:
+        StorageError: It cannot be read, or is larger than `IMAGES["MAX_IMAGE_BYTES"]`.
+    """
+    storage, limit = image_storage(), conf.max_image_bytes
+    with _storage_errors("read", name, _NOT_READ):
+        try:
+            with storage.open(name, "rb") as file:
+                data: bytes = file.read(limit + 1)
+        except _MISSING:
+            return None
+        except OSError:
             raise
-        raise StorageError(_sentence(err) or otherwise) from err
+        except Exception:
+            if storage.exists(name):
+                raise
+            return None
+    if len(data) > limit:
+        raise StorageError(_TOO_LARGE)
+    return data
 
 
-def _sentence(err: Exception) -> str:
-    """What a person can do about `err`; "" where nothing is known."""
-    return _SENTENCES.get(err.errno or 0, "") if isinstance(err, OSError) else ""
+def is_missing(name: str) -> bool:
+    """Whether there is surely no such file.
+
+    Raises:
+        StorageError: The storage cannot tell. Django's local storage takes a file in a folder that it may not look
+            into for missing; asking for the size tells the two apart.
+    """
+    if not name:
+        return True
+    storage = image_storage()
+    with _storage_errors("look", name, _NOT_READ):
+        if storage.exists(name):
+            return False
+        try:
+            storage.size(name)
+        except _MISSING:
+            return True
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001  (a remote storage's way to say that there is no such file)
+            return True
+    return False
+
+
+def modified_at(name: str) -> datetime | None:
+    """When a file was last written, in Django's notion of now; `None` if the storage does not know.
+
+    Raises:
+        StorageError: The storage does not answer.
+    """
+    with _storage_errors("look", name, _NOT_READ):
+        try:
+            return image_storage().get_modified_time(name)
+        except (*_MISSING, NotImplementedError):
+            return None
+
+
+def list_folder(folder: str) -> tuple[list[str], list[str]]:
+    """The sorted names of a folder's folders and files; none if it is not there.
+
+    Raises:
+        NotListable: The storage cannot list anything.
+        StorageError: The folder cannot be listed.
+    """
+    with _storage_errors("list", folder, _NOT_LISTED):
+        try:
+            folders, files = image_storage().listdir(folder)
+        except _MISSING:
+            return [], []
+        except NotImplementedError as err:
+            raise NotListable(_NOT_LISTABLE) from err
+    # Object stores may list the folder itself, as "".
+    return sorted(filter(None, folders)), sorted(filter(None, files))
 
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -247,3 +374,27 @@ def is_plain_path(path: str) -> bool:
 def possible_names(stem: str) -> tuple[str, ...]:
     """Every name that the file of `stem` can have, for rows that do not know what became of it."""
     return tuple(f"{stem}.{extension}" for extension in EXTENSIONS)
+
+
+def can_have_row(name: str) -> bool:
+    """Whether a row can name this file and `images.media` serve it: databases and addresses do not take everything.
+
+    Args:
+        name: With `draft-images/` in front.
+    """
+    return is_plain_name(name) and len(name) <= MAX_NAME and len(content_item_of(name)) <= _MAX_CONTENT_ITEM
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name is written in UTF-8, though Linux takes any bytes for one, and means the same everywhere."""
+    return name == name.encode("utf-8", "ignore").decode() and is_plain_path(name.removeprefix(f"{ROOT}/"))
+
+
+def has_picture_name(name: str) -> bool:
+    """Whether a file is called as pictures are."""
+    return bool(_PICTURE.fullmatch(name))
+
+
+def content_item_of(name: str) -> str:
+    """What a file belongs to by its name: the folders it lies in, or the word that callers use for nothing."""
+    return name.removeprefix(f"{ROOT}/").rpartition("/")[0] or "unknown"

@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 
 from images.models import GeneratedImage, image_storage
 from images.services import importing
-from images.services.old_storage import OldFile
+from images.services.importing import OldFile
 from tests.conftest import client_for
 from tests.fakes.pictures import HTML, picture, png
 from tests.fakes.storages import IN_MEMORY, use_storage
@@ -196,15 +196,15 @@ class TestInterrupted:
         self, old: Path, media_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(old, "draft-images/zzz/hero-1763049170352.png")
-        inner = OldFile.read
+        inner = importing.read_picture
 
-        def read(self: OldFile) -> Any:
-            if "zzz" in self.name:
+        def read(file: OldFile) -> Any:
+            if "zzz" in file.name:
                 raise KeyboardInterrupt
-            return inner(self)
+            return inner(file)
 
         with monkeypatch.context() as patch:
-            patch.setattr(OldFile, "read", read)
+            patch.setattr(importing, "read_picture", read)
             with pytest.raises(CommandError, match="Run it again") as caught:
                 call_command("import_images", old, "--mode", "move", stdout=StringIO(), stderr=StringIO())
         assert caught.value.returncode == 130

@@ -1,29 +1,36 @@
-"""Adopting the old service's pictures, under the addresses that they have always had."""
+"""Importing the old service's pictures, under the addresses that they have always had.
+
+Each file is copied, linked or left in its place, and then adopted as reconciliation adopts a file without a row.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
 from .. import storage
+from ..conf import conf
 from ..exceptions import InvalidRequest, StorageError
-from ..local_files import link_into_place, local_path
+from ..local_files import link_into_place, local_path, remove_if_empty
 from ..logs import log_event
 from ..models import GeneratedImage, image_storage
 from ..storage import ROOT
 from .database import rows
-from .old_storage import NoPicture, OldFile, Unusable, find_pictures_folder, walk
-from .repair import Contents, look_into
+from .repair import Contents, judge, look_into, row_of_file, write_rows
 
 logger = logging.getLogger("images")
 
-#: How many files get their rows with one statement, and are read again at the most after an interruption.
+#: How many files get their rows with one statement, and are read again at most after an interruption.
 BATCH = 100
+
+_TAKEN = "Another file lies in its place in the media root."
 
 
 class Mode(StrEnum):
@@ -53,8 +60,8 @@ class ImportedFile:
 
     Attributes:
         name: As in the address of the picture: `draft-images/…`.
-        outcome: Likewise in a dry run, where nothing was done.
-        size: In bytes; 0 where it was not read.
+        outcome: The same in a dry run, in which nothing is done.
+        size: In bytes; 0 if it was not read.
         sentence: What is the matter, or "".
     """
 
@@ -62,6 +69,27 @@ class ImportedFile:
     outcome: Outcome
     size: int = 0
     sentence: str = ""
+
+
+class _Refused(Exception):
+    """A file that is not imported, and why: a sentence without a path."""
+
+    def __init__(self, sentence: str, outcome: Outcome = Outcome.FAILED) -> None:
+        super().__init__(sentence)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldFile:
+    """A file of the old service.
+
+    Attributes:
+        name: As in the addresses of the pictures: `draft-images/…`.
+        path: Where it lies.
+    """
+
+    name: str
+    path: str
 
 
 def import_images(*, directory: Path, mode: Mode | None = None, dry_run: bool = False) -> Iterator[ImportedFile]:
@@ -72,7 +100,7 @@ def import_images(*, directory: Path, mode: Mode | None = None, dry_run: bool = 
 
     Args:
         directory: The old service's storage folder, or the folder `draft-images` in it.
-        mode: By default `leave` where the files lie in the media root already, and else `copy`.
+        mode: By default `leave` if the files lie in the media root already, and `copy` if not.
         dry_run: Read and judge every file, and change nothing.
 
     Yields:
@@ -83,9 +111,9 @@ def import_images(*, directory: Path, mode: Mode | None = None, dry_run: bool = 
         images.exceptions.StorageError: The storage is full, not writable or gone. What was done before stays.
         OSError: A folder cannot be listed.
     """
-    folder = find_pictures_folder(directory)
+    folder = _pictures_folder(directory)
     mode = _choose_mode(folder, mode)
-    files, count = walk(folder), 0
+    files, count = _walk(str(folder)), 0
     try:
         while files_of_batch := list(islice(files, BATCH)):
             done = _Batch(mode, dry_run=dry_run).run(files_of_batch)
@@ -103,7 +131,15 @@ def count_files(directory: Path) -> int:
         images.exceptions.InvalidRequest: The directory holds no old pictures.
         OSError: A folder cannot be listed.
     """
-    return sum(1 for _ in walk(find_pictures_folder(directory)))
+    return sum(1 for _ in _walk(str(_pictures_folder(directory))))
+
+
+def _pictures_folder(directory: Path) -> Path:
+    """The folder `draft-images`: in `directory`, or `directory` itself."""
+    for folder in (directory / ROOT, directory):
+        if folder.name == ROOT and folder.is_dir():
+            return folder.resolve()
+    raise InvalidRequest(f"There is no folder {ROOT} in the directory. Give the old service's storage folder.")
 
 
 def _choose_mode(folder: Path, mode: Mode | None) -> Mode:
@@ -120,6 +156,18 @@ def _choose_mode(folder: Path, mode: Mode | None) -> Mode:
     return mode
 
 
+def _walk(path: str, name: str = ROOT) -> Iterator[OldFile]:
+    """Every file below a folder, sorted folder by folder; links to folders are not followed."""
+    with os.scandir(path) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        inner = f"{name}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, inner)
+        else:
+            yield OldFile(name=inner, path=entry.path)
+
+
 class _Batch:
     """Some files, whose rows are written together."""
 
@@ -132,100 +180,87 @@ class _Batch:
     def run(self, files: list[OldFile]) -> list[ImportedFile]:
         if self._mode is not Mode.LEAVE and not self._dry_run:
             storage.check_space(f"{ROOT}/any")
-        names = [file.name for file in files if file.is_text]
-        known = dict(rows().filter(file__in=names).order_by().values_list("file", "sha256"))
+        names = [file.name for file in files if storage.is_plain_name(file.name)]
+        known = set(rows().filter(file__in=names).order_by().values_list("file", flat=True))
         results = {}
         try:
             for file in files:
-                results[file.name] = self._take(file, known.get(file.name))
-        finally:  # also where the storage is full, or somebody interrupts
-            missing = self._record()
-        for name in missing:
-            results[name] = _failed(name, "Another image has this name in the database.")
+                results[file.name] = self._take(file, is_known=file.name in known)
+        finally:  # also if the storage is full, or the command is interrupted
+            adopted = write_rows(self._images) if self._images else {}
+        for name in {image.file_name for image in self._images} - adopted.keys():
+            sentence = "Another image has this name in the database."
+            results[name] = ImportedFile(name=name, outcome=Outcome.FAILED, sentence=sentence)
         for file in self._done if self._mode is Mode.MOVE else ():
-            if file.name not in missing and (problem := _remove(file)):
+            if (file.name in adopted or file.name in known) and (problem := _remove(file)):
                 results[file.name] = problem
         return list(results.values())
 
-    def _take(self, file: OldFile, known_sha256: str | None) -> ImportedFile:
+    def _take(self, file: OldFile, *, is_known: bool) -> ImportedFile:
+        if is_known and self._mode is not Mode.MOVE:
+            return ImportedFile(name=file.name, outcome=Outcome.PRESENT)
         try:
-            if known_sha256 is not None and self._mode is not Mode.MOVE:
-                return ImportedFile(name=file.name, outcome=Outcome.PRESENT)
-            file.check_name()
-            data, contents = file.read()
-            if known_sha256 is None:
-                return self._adopt(file, data, contents)
-            return self._finish_move(file, contents)
-        except NoPicture as err:
-            return ImportedFile(name=file.name, outcome=Outcome.NOT_AN_IMAGE, sentence=str(err))
-        except Unusable as err:
-            return _failed(file.name, str(err))
+            _check_name(file.name)
+            data, contents = read_picture(file)
+            if is_known and _lying_at(file.name) != contents:  # it was recorded, but not removed from its old place
+                raise _Refused("An image of this name was imported before, and is another one or is gone.")
+            if not self._dry_run:
+                if not is_known:
+                    self._adopt(file, data, contents)
+                self._done.append(file)
+        except _Refused as err:
+            return ImportedFile(name=file.name, outcome=err.outcome, sentence=str(err))
         except OSError as err:
-            return _failed(file.name, f"It cannot be read: {(err.strerror or type(err).__name__).lower()}.")
+            sentence = f"It cannot be read: {(err.strerror or type(err).__name__).lower()}."
+            return ImportedFile(name=file.name, outcome=Outcome.FAILED, sentence=sentence)
+        outcome = Outcome.PRESENT if is_known else Outcome.IMPORTED
+        return ImportedFile(name=file.name, outcome=outcome, size=contents.size)
 
-    def _adopt(self, file: OldFile, data: bytes, contents: Contents) -> ImportedFile:
-        if not self._dry_run:
-            if self._mode is not Mode.LEAVE:
-                self._place(file, data, contents)
-            self._images.append(file.row(contents))
-            self._done.append(file)
-        return ImportedFile(name=file.name, outcome=Outcome.IMPORTED, size=contents.size)
-
-    def _finish_move(self, file: OldFile, contents: Contents) -> ImportedFile:
-        """What was recorded, but not removed before an interruption."""
-        if _lying_at(file.name) != contents:
-            raise Unusable("An image of this name was imported before, and is another one or is gone.")
-        if not self._dry_run:
-            self._done.append(file)
-        return ImportedFile(name=file.name, outcome=Outcome.PRESENT, size=contents.size)
+    def _adopt(self, file: OldFile, data: bytes, contents: Contents) -> None:
+        modified = datetime.fromtimestamp(os.stat(file.path).st_mtime, UTC)
+        if self._mode is not Mode.LEAVE:
+            self._place(file, data, contents)
+        self._images.append(row_of_file(file.name, contents, modified=modified))
 
     def _place(self, file: OldFile, data: bytes, contents: Contents) -> None:
-        """Bring the file to its place in the storage, unless an interrupted run has done so.
-
-        Raises:
-            Unusable: Another file lies there.
-            StorageError: The storage is full, not writable or gone.
-        """
+        """Bring the file to its place in the storage, unless an interrupted run has done so."""
         there = _lying_at(file.name)
         if there is not None:
             if there != contents:
-                raise Unusable("Another file lies in its place in the media root.")
+                raise _Refused(_TAKEN)
             return
         path = local_path(image_storage(), file.name)
         if self._mode is Mode.MOVE and path is not None:
-            with contextlib.suppress(OSError):  # what is the matter is told by copying
+            with contextlib.suppress(OSError):  # copying tells what is the matter
                 if link_into_place(image_storage(), path, file.path):
                     return
         stem, _, extension = file.name.rpartition(".")
         name = storage.save(stem, extension, data)
-        if name != file.name:  # somebody has put a file there at this moment
+        if name != file.name:  # another process has put a file there at this moment
             storage.remove(name)
-            raise Unusable("Another file lies in its place in the media root.")
-
-    def _record(self) -> set[str]:
-        """Write the rows; the names of the files that have none all the same."""
-        images, names = self._images, {str(image.file.name) for image in self._images}
-        for _attempt in range(2):
-            rows().bulk_create(images, ignore_conflicts=True)
-            names -= set(rows().filter(file__in=names).order_by().values_list("file", flat=True))
-            images = [image for image in images if image.file.name in names]
-            for image in images:  # two files that differ in their extension only want the same stem
-                image.file_stem = str(image.file.name)
-            if not images:
-                break
-        return names
+            raise _Refused(_TAKEN)
 
 
-def _remove(file: OldFile) -> ImportedFile | None:
-    """Remove a file that has been moved; what became of it where that failed."""
-    try:
-        file.remove()
-    except FileNotFoundError:
-        return None
-    except OSError as err:
-        reason = (err.strerror or type(err).__name__).lower()
-        return _failed(file.name, f"It was copied, but cannot be removed: {reason}.")
-    return None
+def _check_name(name: str) -> None:
+    if not storage.has_picture_name(name.rpartition("/")[2]):
+        raise _Refused("It is not called .png, .jpg, .jpeg or .webp.", Outcome.NOT_AN_IMAGE)
+    if not storage.can_have_row(name):
+        raise _Refused("Its name is hidden, too long, or holds characters that no address has.")
+
+
+def read_picture(file: OldFile) -> tuple[bytes, Contents]:
+    """A whole picture, and what it is."""
+    if os.path.islink(file.path) or not os.path.isfile(file.path):
+        raise _Refused("It is a link or something else that is no file.", Outcome.NOT_AN_IMAGE)
+    limit = conf.max_image_bytes
+    with open(file.path, "rb") as opened:
+        data = opened.read(limit + 1)
+    if len(data) > limit:
+        raise _Refused(f"It is larger than MAX_IMAGE_BYTES allows ({limit}).")
+    contents = judge(data)
+    if contents.info is None:
+        raise _Refused(f"It is no whole image: {contents.problem}.", Outcome.NOT_AN_IMAGE)
+    return data, contents
 
 
 def _lying_at(name: str) -> Contents | None:
@@ -233,8 +268,19 @@ def _lying_at(name: str) -> Contents | None:
     try:
         return look_into(name)
     except StorageError as err:
-        raise Unusable(f"What lies in its place in the media root: {err.message}") from err
+        raise _Refused(f"What lies in its place in the media root: {err.message}") from err
 
 
-def _failed(name: str, sentence: str) -> ImportedFile:
-    return ImportedFile(name=name, outcome=Outcome.FAILED, sentence=sentence)
+def _remove(file: OldFile) -> ImportedFile | None:
+    """Remove a file that has been moved, and its folder if that was the last; what is the matter if that failed."""
+    try:
+        os.unlink(file.path)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        reason = (err.strerror or type(err).__name__).lower()
+        sentence = f"It was copied, but cannot be removed: {reason}."
+        return ImportedFile(name=file.name, outcome=Outcome.FAILED, sentence=sentence)
+    if file.name.count("/") > 1:
+        remove_if_empty(os.path.dirname(file.path))
+    return None

@@ -24,21 +24,33 @@ from .. import storage
 from ..exceptions import StorageError
 from ..local_files import FULL, READ_ONLY, local_path
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status, image_storage
-from ..storage import ROOT, is_plain_path
-from . import database, repair
-from .repair import (
-    MISSING,
-    Contents,
-    is_missing,
-    look_into,
-    modified_at,
-    possible_files,
-    remove_leftover,
-    rescue,
-    storage_errors,
-)
+from ..storage import ROOT, has_picture_name, is_missing, is_plain_name, modified_at
+from . import repair
+from .database import rows
+from .repair import Contents, look_into, possible_files, rescue
 
 __all__ = ["Finding", "Kind", "reconcile", "rescue"]
+
+#: How many rows or files are looked at together.
+BATCH = 500
+#: Everything but the long texts.
+COLUMNS = ("pk", "status", "file", "file_stem", "size_bytes", "sha256", "deadline_at", "created_at", "started_at")
+#: A half-written file that is older than this belongs to no generation any more.
+LEFTOVER_AFTER = timedelta(hours=1)
+#: Our own names have one folder below `draft-images/`; a few more may come from elsewhere.
+MAX_DEPTH = 8
+
+ALL_GONE = (
+    f"There is no file at all under {ROOT}/, although the database knows of images. Most likely the disk is not "
+    "mounted, so nothing was changed. If the files are really lost, allow it (accept_loss, --accept-loss)."
+)
+#: A disk that is full or read-only keeps files from being written, but not from being compared.
+_STILL_THERE = (None, FULL, READ_ONLY)
+_LEFTOVER = re.compile(r"\..*\.part", re.DOTALL)
+_WITH_ROW = {Status.READY, Status.PENDING, Status.DELETING}
+
+Progress = Callable[[str, int], None]
+Count = Callable[[int], None]
 
 
 class Kind(StrEnum):
@@ -111,9 +123,6 @@ class Problem:
         )
 
 
-Progress = Callable[[str, int], None]
-
-
 def reconcile(
     *,
     apply: bool = False,
@@ -180,13 +189,6 @@ def _counter(stage: str, progress: Progress | None) -> Callable[[int], None]:
 
 # --- what can be wrong with rows ---------------------------------------------------------------------------------
 
-#: How many rows are fetched at once.
-BATCH = 500
-#: Everything but the long texts.
-COLUMNS = ("pk", "status", "file", "file_stem", "size_bytes", "sha256", "deadline_at", "created_at", "started_at")
-
-Count = Callable[[int], None]
-
 
 def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[Problem]:
     """Everything that is wrong with the rows.
@@ -200,13 +202,13 @@ def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[P
         StorageError: The disk has gone.
     """
     late = timezone.now() - STALE_AFTER
-    for batch in _batches(database.rows().filter(status=Status.PENDING, deadline_at__lt=late), count):
+    for batch in _batches(rows().filter(status=Status.PENDING, deadline_at__lt=late), count):
         for row in batch:
             yield from _carefully(row, _stale)
-    for batch in _batches(database.rows().filter(status=Status.DELETING), count):
+    for batch in _batches(rows().filter(status=Status.DELETING), count):
         yield from map(_half_deleted, batch)
     look = partial(_ready, verify=verify)
-    for batch in _batches(database.rows().filter(status=Status.READY), count):
+    for batch in _batches(rows().filter(status=Status.READY), count):
         problems = [problem for row in batch for problem in _carefully(row, look)]
         if any(problem.kind == Kind.MISSING for problem in problems):
             check_storage(accept_loss=accept_loss)  # the disk may have gone since the run began
@@ -219,7 +221,7 @@ def check_storage(*, accept_loss: bool) -> None:
     Raises:
         StorageError: With the sentence for the operator.
     """
-    refuse_missing_storage(rows_expect_files=not accept_loss and database.rows().filter(status=Status.READY).exists())
+    refuse_missing_storage(rows_expect_files=not accept_loss and rows().filter(status=Status.READY).exists())
 
 
 def row_problem(row: GeneratedImage, kind: Kind, sentence: str, repair_it: Callable[[], bool] | None) -> Problem:
@@ -293,15 +295,6 @@ def _differing(row: GeneratedImage, name: str, contents: Contents) -> Problem | 
 
 # --- what can be wrong with files --------------------------------------------------------------------------------
 
-#: A half-written file that is older than this belongs to no generation any more.
-LEFTOVER_AFTER = timedelta(hours=1)
-#: The longest name of a file, in characters, that a row can hold.
-MAX_NAME = 400
-
-_LEFTOVER = re.compile(r"\..*\.part", re.DOTALL)
-_PICTURE = re.compile(r".+\.(?:png|jpe?g|webp)", re.IGNORECASE)
-_WITH_ROW = {Status.READY, Status.PENDING, Status.DELETING}
-
 
 def file_problems(*, delete_orphans: bool, count: Callable[[int], None]) -> Iterator[Problem]:
     """Everything that is wrong with the files.
@@ -310,12 +303,12 @@ def file_problems(*, delete_orphans: bool, count: Callable[[int], None]) -> Iter
         delete_orphans: Files without a row are to be removed.
         count: Called with the number of files of each group.
     """
-    entries = _walk_all()
+    entries = walk()
     while group := list(islice(entries, BATCH)):
-        rows = _rows_of([entry.name for entry in group if _can_have_row(entry.name)])
+        found = _rows_of([entry.name for entry in group if _can_have_row(entry.name)])
         for entry in group:
             try:
-                problem = _look(entry, rows.get(entry.name), delete_orphans=delete_orphans)
+                problem = _look(entry, found.get(entry.name), delete_orphans=delete_orphans)
             except StorageError as err:
                 problem = Problem(kind=Kind.UNREADABLE, name=entry.name, sentence=err.message)
             if problem:
@@ -324,22 +317,17 @@ def file_problems(*, delete_orphans: bool, count: Callable[[int], None]) -> Iter
 
 
 def _can_have_row(name: str) -> bool:
-    """Whether the name is one that the database can keep and the API serves as a picture."""
-    return _is_plain(name) and len(name) <= MAX_NAME and bool(_PICTURE.fullmatch(name))
-
-
-def _is_plain(name: str) -> bool:
-    """Whether the name can be written in UTF-8 (Linux takes any bytes for one) and means the same everywhere."""
-    return name == name.encode("utf-8", "ignore").decode() and is_plain_path(name.removeprefix(f"{ROOT}/"))
+    """Whether the name is one that a row can keep and the API serves as a picture."""
+    return has_picture_name(name) and storage.can_have_row(name)
 
 
 def _rows_of(names: list[str]) -> dict[str, GeneratedImage]:
     """The rows to which files belong: they name them, or knew from the start what theirs would be called."""
     stems = {name: name.rpartition(".")[0] for name in names}
-    rows = database.rows().only(*COLUMNS).order_by("status")  # "ready" comes last and wins
-    by_file = {row.file.name: row for row in rows.filter(file__in=names)}
+    known = rows().only(*COLUMNS).order_by("status")  # "ready" comes last and wins
+    by_file = {row.file.name: row for row in known.filter(file__in=names)}
     others = {stem for name, stem in stems.items() if name not in by_file}
-    by_stem = {row.file_stem: row for row in rows.filter(file_stem__in=others)}
+    by_stem = {row.file_stem: row for row in known.filter(file_stem__in=others)}
     found = {}
     for name, stem in stems.items():
         row = by_file.get(name) or by_stem.get(stem)
@@ -355,7 +343,7 @@ def _look(entry: Entry, row: GeneratedImage | None, *, delete_orphans: bool) -> 
     if any(part.startswith(".") for part in name.split("/")):
         return _leftover(name)
     if row is None:
-        return _orphan_to_remove(name) if delete_orphans and _is_plain(name) else _orphan(name)
+        return _orphan_to_remove(name) if delete_orphans and is_plain_name(name) else _orphan(name)
     # What is pending is being written, or was found with the rows; likewise what is being deleted.
     return None if row.status in _WITH_ROW else _unrecorded(row, name)
 
@@ -365,7 +353,7 @@ def _leftover(name: str) -> Problem | None:
     if modified is None or timezone.now() - modified < LEFTOVER_AFTER:
         return None
     sentence = "A half-written file was left by a server that was stopped; it is removed."
-    return Problem(kind=Kind.LEFTOVER, name=name, sentence=sentence, repair=partial(remove_leftover, name))
+    return Problem(kind=Kind.LEFTOVER, name=name, sentence=sentence, repair=partial(storage.remove_leftover, name))
 
 
 def _unrecorded(row: GeneratedImage, name: str) -> Problem | None:
@@ -394,28 +382,12 @@ def _orphan(name: str) -> Problem | None:
 
 
 def _orphan_to_remove(name: str) -> Problem:
-    kind = Kind.ORPHAN if _PICTURE.fullmatch(name) else Kind.NOT_AN_IMAGE
+    kind = Kind.ORPHAN if has_picture_name(name) else Kind.NOT_AN_IMAGE
     sentence = "The file has no row; it is removed."
     return Problem(kind=kind, name=name, sentence=sentence, repair=partial(repair.remove_orphan, name))
 
 
 # --- which files there are ---------------------------------------------------------------------------------------
-
-#: Our own names have one folder below `draft-images/`; a few more may come from elsewhere.
-MAX_DEPTH = 8
-
-NOT_LISTED = "The folder could not be listed. The server's log has the reason."
-NOT_LISTABLE = "This storage cannot list its files, so those without a row cannot be found."
-ALL_GONE = (
-    f"There is no file at all under {ROOT}/, although the database knows of images. Most likely the disk is not "
-    "mounted, so nothing was changed. If the files are really lost, allow it (accept_loss, --accept-loss)."
-)
-#: A disk that is full or read-only keeps files from being written, but not from being compared.
-_STILL_THERE = (None, FULL, READ_ONLY)
-
-
-class _NotListable(StorageError):
-    """The storage knows no folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,7 +399,7 @@ class Entry:
 
 
 def refuse_missing_storage(*, rows_expect_files: bool) -> None:
-    """Stop where the disk is not there: its files are not lost, and come back with it.
+    """Stop if the disk is not there: its files are not lost, and come back with it.
 
     Args:
         rows_expect_files: Whether there must be at least one file.
@@ -440,22 +412,18 @@ def refuse_missing_storage(*, rows_expect_files: bool) -> None:
         raise StorageError(problem or "")
     if not rows_expect_files:
         return
-    with contextlib.suppress(_NotListable):
-        if not any(_list(ROOT)):
+    with contextlib.suppress(storage.NotListable):
+        if not any(storage.list_folder(ROOT)):
             raise StorageError(ALL_GONE)
 
 
-def _walk_all() -> Iterator[Entry]:
-    """Every file under `draft-images/`, folder by folder; hidden folders and symbolic links to folders are left out.
+def walk(folder: str = ROOT, depth: int = MAX_DEPTH) -> Iterator[Entry]:
+    """Every file below a folder; hidden folders and symbolic links to folders are left out.
 
     A folder that cannot be listed is an entry of its own and does not stop the rest.
     """
-    yield from _walk(ROOT, MAX_DEPTH)
-
-
-def _walk(folder: str, depth: int) -> Iterator[Entry]:
     try:
-        folders, files = _list(folder)
+        folders, files = storage.list_folder(folder)
     except StorageError as err:
         yield Entry(name=folder, error=err)
         return
@@ -464,20 +432,7 @@ def _walk(folder: str, depth: int) -> Iterator[Entry]:
     for inner in folders:
         name = f"{folder}/{inner}"
         if depth > 1 and not inner.startswith(".") and not _is_link(name):
-            yield from _walk(name, depth - 1)
-
-
-def _list(folder: str) -> tuple[list[str], list[str]]:
-    """The sorted names of a folder's folders and files; none where it is not there."""
-    with storage_errors("list", folder, NOT_LISTED):
-        try:
-            folders, files = image_storage().listdir(folder)
-        except MISSING:
-            return [], []
-        except NotImplementedError as err:
-            raise _NotListable(NOT_LISTABLE) from err
-    # Object stores may list the folder itself, as "".
-    return sorted(filter(None, folders)), sorted(filter(None, files))
+            yield from walk(name, depth - 1)
 
 
 def _is_link(folder: str) -> bool:

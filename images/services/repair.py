@@ -6,36 +6,24 @@ running, a deletion, or another reconciliation is never overruled: whoever comes
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from .. import storage
-from ..conf import conf
 from ..exceptions import ImageNotFound, ImagesError, QueueUnavailable, StorageError
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
-from ..local_files import local_path, remove_if_empty
 from ..logs import log_event
-from ..models import (
-    NOT_TAKEN_UP,
-    STOPPED,
-    GeneratedImage,
-    Status,
-    Variant,
-    image_storage,
-)
+from ..models import NOT_TAKEN_UP, STOPPED, GeneratedImage, Status, Variant
 from ..signals import image_generated, image_generation_failed
-from ..storage import possible_names, read_file_name
+from ..storage import content_item_of, is_missing, modified_at, possible_names, read_file_name
 from .database import rows
 from .deletion import delete_image
 
@@ -176,21 +164,67 @@ def rescue(row: GeneratedImage) -> bool:
 
 # --- files without a row -----------------------------------------------------------------------------------------
 
-#: The content item of files that lie in no content item's folder: the word that callers use themselves.
-NO_ITEM = "unknown"
-
 
 def adopt(name: str, contents: Contents) -> bool:
-    """Make a row for a whole image that has none. Nobody owns it; what its name does not tell stays empty."""
-    image = GeneratedImage(
-        content_item_id=_content_item(name), status=Status.READY, **_from_name(name), **facts(name, contents)
-    )
-    image.finished_at = image.created_at
-    # The stem is another's where two files differ in their extension only.
-    done = any(_insert(image, stem, name) for stem in (name.rpartition(".")[0], name))
-    if done:
+    """Make a row for a whole image that has none; whether it was done.
+
+    Raises:
+        StorageError: The storage cannot tell whether the file is still there.
+    """
+    if rows().filter(file=name).exists():
+        return False
+    image = row_of_file(name, contents, modified=modified_at(name))
+    with transaction.atomic(using=rows().db):
+        done = write_rows([image]).get(name) == image.pk
+        gone = done and is_missing(name)  # if another transaction deleted the row, the file follows it
+        transaction.set_rollback(gone, using=rows().db)
+    if done and not gone:
         log_event(logger, logging.INFO, "image_adopted", image=image.pk, file=name, bytes=contents.size)
-    return done
+    return done and not gone
+
+
+def row_of_file(name: str, contents: Contents, *, modified: datetime | None) -> GeneratedImage:
+    """A row, not yet written, that has no owner and holds all that a whole image and its name tell.
+
+    Args:
+        name: In the storage.
+        contents: What the file holds.
+        modified: When the file was last written; it counts if the name tells no time.
+    """
+    variant, created = read_file_name(name) or ("", modified or timezone.now())
+    if timezone.is_aware(created) and not settings.USE_TZ:
+        created = timezone.make_naive(created, timezone.get_default_timezone())
+    return GeneratedImage(
+        content_item_id=content_item_of(name),
+        variant=variant if variant in Variant.values else Variant.HERO,
+        status=Status.READY,
+        file_stem=name.rpartition(".")[0],
+        created_at=created,
+        finished_at=created,
+        **facts(name, contents),
+    )
+
+
+def write_rows(images: list[GeneratedImage]) -> dict[str, uuid.UUID]:
+    """Write rows of adopted files, and leave out those that another process has written meanwhile.
+
+    Args:
+        images: From `row_of_file`.
+
+    Returns:
+        For each of the files that has a row now, the key of that row.
+    """
+    names = [image.file_name for image in images]
+    found: dict[str, uuid.UUID] = {}
+    for _attempt in range(2):
+        rows().bulk_create(images, ignore_conflicts=True)
+        found = dict(rows().filter(file__in=names).order_by().values_list("file", "pk"))
+        images = [image for image in images if image.file_name not in found]
+        if not images:
+            break
+        for image in images:  # two files that differ in nothing but their extension want the same stem
+            image.file_stem = image.file_name
+    return found
 
 
 def remove_orphan(name: str) -> bool:
@@ -206,43 +240,7 @@ def remove_orphan(name: str) -> bool:
     return True
 
 
-def _content_item(name: str) -> str:
-    parts = name.split("/")
-    return parts[1] if len(parts) > 2 else NO_ITEM
-
-
-def _from_name(name: str) -> dict[str, Any]:
-    """Variant and time of creation from a name like `hero-1763049170351.png`, else the time of the file."""
-    variant, created = read_file_name(name) or ("", None)
-    if created is None or variant not in Variant.values:
-        return {"created_at": modified_at(name) or timezone.now()}
-    if not settings.USE_TZ:
-        created = timezone.make_naive(created, timezone.get_default_timezone())
-    return {"variant": variant, "created_at": created}
-
-
-def _insert(image: GeneratedImage, stem: str, name: str) -> bool:
-    """Write the row; false where the stem is taken, or somebody has adopted or deleted the file meanwhile."""
-    image.file_stem = stem
-    if rows().filter(file=name).exists():
-        return False
-    try:
-        with transaction.atomic(using=rows().db):
-            image.save(using=rows().db, force_insert=True)
-            gone = is_missing(name)  # where somebody's transaction deleted the row, the file follows it
-            transaction.set_rollback(gone, using=rows().db)
-    except IntegrityError:
-        return False
-    return not gone
-
-
 # --- what files hold ---------------------------------------------------------------------------------------------
-
-NOT_READ = "The file could not be read. The server's log has the reason."
-NOT_REMOVED = "The half-written file could not be removed. The server's log has the reason."
-TOO_LARGE = "The file is larger than MAX_IMAGE_BYTES allows, so it was not looked at."
-#: How local storages say that there is no such file.
-MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,118 +250,31 @@ class Contents:
     Attributes:
         size: In bytes.
         sha256: In hex digits.
-        info: What image it is; `None` where it is no whole image.
+        info: What image it is; `None` if it is not a whole image.
+        problem: Why it is not, or "".
     """
 
     size: int
     sha256: str
     info: ImageInfo | None
+    problem: str = ""
 
 
-@contextlib.contextmanager
-def storage_errors(action: str, name: str, sentence: str) -> Iterator[None]:
-    """Turn whatever a storage raises into `StorageError`; its own message is for the log only.
-
-    Every exception counts, since remote storages raise their SDK's own, which share no root but `Exception`.
-
-    Args:
-        action: For the log.
-        name: The file or folder.
-        sentence: What callers are told.
-    """
+def judge(data: bytes) -> Contents:
+    """Say what a file holds. No limit on its size or its pixels applies: it is stored already, perhaps for years."""
+    info, problem = None, ""
     try:
-        yield
-    except StorageError:
-        raise
-    except Exception as err:
-        log_event(logger, logging.ERROR, "storage_failed", action=action, file=name, error=repr(err))
-        raise StorageError(sentence) from err
-
-
-def is_missing(name: str) -> bool:
-    """Whether there is surely no such file.
-
-    Raises:
-        StorageError: The storage cannot tell. Django's local storage takes a file in a folder that it may not look
-            into for missing; asking for the size tells the two apart.
-    """
-    if not name:
-        return True
-    storage = image_storage()
-    with storage_errors("look", name, NOT_READ):
-        if storage.exists(name):
-            return False
-        try:
-            storage.size(name)
-        except MISSING:
-            return True
-        except OSError:
-            raise
-        except Exception:  # noqa: BLE001  (a remote storage's way to say that there is none)
-            return True
-    return False
+        info = inspect_image(data, max_bytes=len(data), max_pixels=2**63)
+    except NotAnImage as err:
+        problem = str(err)
+    return Contents(size=len(data), sha256=hashlib.sha256(data).hexdigest(), info=info, problem=problem)
 
 
 def look_into(name: str) -> Contents | None:
-    """Read a file and judge it; `None` where there is none. It is in memory only meanwhile.
+    """Read a file and judge it; `None` if there is no such file. It is in memory only meanwhile.
 
     Raises:
         StorageError: It cannot be read, or is larger than `IMAGES["MAX_IMAGE_BYTES"]`.
     """
-    data = _read(name, conf.max_image_bytes)
-    if data is None:
-        return None
-    try:
-        # It is stored and served already: a limit that was lowered since must not cost a picture.
-        info = inspect_image(data, max_bytes=len(data), max_pixels=2**63)
-    except NotAnImage:
-        info = None
-    return Contents(size=len(data), sha256=hashlib.sha256(data).hexdigest(), info=info)
-
-
-def _read(name: str, limit: int) -> bytes | None:
-    storage = image_storage()
-    with storage_errors("read", name, NOT_READ):
-        try:
-            with storage.open(name, "rb") as file:
-                data: bytes = file.read(limit + 1)
-        except MISSING:
-            return None
-        except OSError:
-            raise
-        except Exception:
-            if storage.exists(name):
-                raise
-            return None
-    if len(data) > limit:
-        raise StorageError(TOO_LARGE)
-    return data
-
-
-def modified_at(name: str) -> datetime | None:
-    """When a file was last written, in Django's notion of now; `None` where nobody knows.
-
-    Raises:
-        StorageError: The storage does not answer.
-    """
-    with storage_errors("look", name, NOT_READ):
-        try:
-            return image_storage().get_modified_time(name)
-        except (*MISSING, NotImplementedError):
-            return None
-
-
-def remove_leftover(name: str) -> bool:
-    """Remove a hidden file, which `images.storage.remove` does not; whether it was there.
-
-    Raises:
-        StorageError: It cannot be removed.
-    """
-    if is_missing(name):
-        return False
-    storage = image_storage()
-    with storage_errors("remove", name, NOT_REMOVED):
-        storage.delete(name)
-        if (path := local_path(storage, name)) is not None and name.count("/") > 1:
-            remove_if_empty(os.path.dirname(path))
-    return True
+    data = storage.read(name)
+    return None if data is None else judge(data)

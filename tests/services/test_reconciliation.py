@@ -122,6 +122,22 @@ class TestFiles:
         image = GeneratedImage.objects.get()
         assert (image.content_item_id, image.variant) == ("unknown", "hero")
 
+    @pytest.mark.parametrize(
+        ("name", "item", "variant"),
+        [
+            ("a/b/inline-1763049170351.webp", "a/b", "inline"),
+            ("item/cover-1763049170351.JPG", "item", "hero"),
+        ],
+    )
+    def test_nested_folders_and_unknown_variants_are_adopted_as_the_importer_does(
+        self, name: str, item: str, variant: str
+    ) -> None:
+        store(name)
+        assert mend() == [(Kind.ORPHAN, True)]
+        image = GeneratedImage.objects.get()
+        assert (image.content_item_id, image.variant) == (item, variant)
+        assert image.created_at == datetime(2025, 11, 13, 15, 52, 50, 351000, UTC)
+
     def test_what_is_no_whole_picture_is_left_alone(self) -> None:
         left = {store("item/broken.png", OTHER[:-1]), store("item/page.html", b"<p>"), store("item/a.png/b", OTHER)}
         found = list(reconcile(apply=True))
