@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
+from django.utils import translation
 from django.utils.module_loading import import_string
 
 from .conf import SETTINGS, Network, conf
@@ -51,6 +54,14 @@ PUBLIC_URL_UNUSABLE = "images.E012"
 MODEL_RETIRED = "images.W013"
 QUEUE_BROKEN = "images.E014"
 OPTION_DOUBTFUL = "images.W015"
+URLS_MISSING = "images.W016"
+URL_SHADOWED = "images.W017"
+URL_DEPENDS_ON_LANGUAGE = "images.W018"
+APP_MISSING = "images.W019"
+
+#: The names of URLs that other systems rely on, and arguments for each.
+_URLS: dict[str, dict[str, str]] = {"images:media": {"path": "check"}, "images:image-list": {}}
+_INCLUDE = 'path("", include("images.urls"))'
 
 #: Prefix lengths below which a network is too large to be internal, by IP version.
 _WIDEST_PRIVATE = {4: 8, 6: 7}
@@ -298,6 +309,60 @@ def _is_web_address(url: str) -> bool:
     host_is_fine = bool(parts.hostname) and parts.hostname not in {"http", "https"}
     extras = parts.query or parts.fragment or parts.username or re.search(r"\s", url)
     return parts.scheme in {"http", "https"} and host_is_fine and not extras
+
+
+@register(TAG)
+def check_urls(**_: Any) -> list[CheckMessage]:
+    """The project includes the app's URLs, no other route answers first, and no URL depends on the language."""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    try:
+        return [message for name, arguments in _URLS.items() for message in _url_messages(name, arguments)]
+    except NoReverseMatch:
+        problem = "The project's URLconf does not include the app's URLs: images have no address."
+        hint = f'Add to urls.py: {_INCLUDE}. If you use images from Python only, silence "{URLS_MISSING}".'
+        return [Warning(problem, hint=hint, id=URLS_MISSING)]
+    except ImproperlyConfigured:
+        return []  # a setting that the URLconf reads is wrong, and check_values has said so
+
+
+def _url_messages(name: str, arguments: dict[str, str]) -> Iterator[CheckMessage]:
+    other = next((code for code, _ in settings.LANGUAGES if code != settings.LANGUAGE_CODE), settings.LANGUAGE_CODE)
+    with translation.override(settings.LANGUAGE_CODE):
+        path, rival = reverse(name, kwargs=arguments), _rival(name, arguments)
+    with translation.override(other):
+        translated = reverse(name, kwargs=arguments)
+    if rival:
+        problem = f"{path} is answered by another route of the project ({rival})."
+        yield Warning(problem, hint=f"Put {_INCLUDE} before that route in urls.py.", id=URL_SHADOWED)
+    if translated != path:
+        problem = f"The app's addresses depend on the language ({path}, {translated}): links to images would break."
+        yield Warning(problem, hint=f"Move {_INCLUDE} out of i18n_patterns.", id=URL_DEPENDS_ON_LANGUAGE)
+
+
+def _rival(name: str, arguments: dict[str, str]) -> str:
+    """The view that answers in place of the app's, or ""."""
+    path = reverse(name, kwargs=arguments)
+    match = resolve(f"/{path.removeprefix(get_script_prefix()).lstrip('/')}")
+    return "" if match.view_name == name or match.app_names[-1:] == ["images"] else match.view_name or match.route
+
+
+@register(TAG)
+def check_apps(**_: Any) -> list[CheckMessage]:
+    """The apps that the API needs are installed."""
+    reasons = {
+        "rest_framework": "the API cannot show its pages in a browser",
+        "rest_framework.authtoken": "no caller can use a token",
+    }
+    return [
+        Warning(
+            f"{name} is not in INSTALLED_APPS: {reason}.",
+            hint=f'Add "{name}" to INSTALLED_APPS, and run: python manage.py migrate',
+            id=APP_MISSING,
+        )
+        for name, reason in reasons.items()
+        if not apps.is_installed(name)
+    ]
 
 
 @register(TAG)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf.urls.i18n import i18n_patterns
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.checks.registry import registry
+from django.test import override_settings
+from django.urls import include, path, set_script_prefix
+from django.views.static import serve
 from pytest_django import Settings
 
 from images import checks
@@ -82,6 +87,8 @@ def the_one() -> CheckMessage:
         checks.check_prompt_builder,
         checks.check_storage,
         checks.check_public_url,
+        checks.check_urls,
+        checks.check_apps,
         checks.check_cors,
         checks.check_trusted_networks,
     ],
@@ -362,6 +369,54 @@ def test_a_trusted_network_full_of_strangers_is_a_warning(settings: Settings, ne
 def test_trusted_networks_that_are_internal_are_fine(settings: Settings) -> None:
     settings.IMAGES["TRUSTED_NETWORKS"] = "10.0.0.0/8,100.64.0.0/10,192.168.0.0/16,fc00::/7,::1/128,203.0.113.0/24"
     assert run() == []
+
+
+def urlconf(name: str, patterns: list[Any], monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    module = types.ModuleType(name)
+    module.urlpatterns = patterns  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, name, module)
+    settings.ROOT_URLCONF = name
+
+
+OURS = path("", include("images.urls"))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "check_id", "words"),
+    [
+        ([], checks.URLS_MISSING, "does not include"),
+        ([path("media/<path:path>", serve), OURS], checks.URL_SHADOWED, "/media/draft-images/check is answered by"),
+        ([path("<path:page>", serve, name="page"), OURS], checks.URL_SHADOWED, "(page)"),
+        (i18n_patterns(OURS), checks.URL_DEPENDS_ON_LANGUAGE, "/en/media/draft-images/check, /ru/media/"),
+        ([path("blog/", serve), OURS], "", ""),
+        ([OURS, path("<path:page>", serve)], "", ""),
+        ([path("pictures/", include("images.urls"))], "", ""),
+    ],
+)
+def test_urls_that_are_wired_wrongly_are_warnings(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, patterns: list[Any], check_id: str, words: str
+) -> None:
+    urlconf("host_urls", patterns, monkeypatch, settings)
+    messages = run()
+    assert {message.id for message in messages} == ({check_id} if check_id else set())
+    assert all(words in message.msg and message.hint for message in messages[:1])
+
+
+def test_urls_below_a_path_that_a_proxy_takes_off_are_fine(settings: Settings) -> None:
+    settings.FORCE_SCRIPT_NAME = "/pics"
+    set_script_prefix("/pics/")
+    try:
+        assert run() == []
+    finally:
+        set_script_prefix("/")
+
+
+@pytest.mark.parametrize("name", ["rest_framework", "rest_framework.authtoken"])
+def test_an_app_that_the_api_needs_and_that_is_not_installed_is_a_warning(settings: Settings, name: str) -> None:
+    with override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if app != name]):
+        message = the_one()
+    assert (message.id, type(message)) == (checks.APP_MISSING, Warning)
+    assert name in str(message.hint)
 
 
 def test_the_checks_ask_no_database_and_no_network(settings: Settings) -> None:

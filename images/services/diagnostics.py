@@ -113,9 +113,10 @@ CONFIGURATION, CORS, CALLERS, SECURITY = "Configuration", "CORS", "Callers witho
 
 #: The ids of `images.checks` that belong to another section, which looks more closely.
 _MEDIA_ROOT, _PROVIDERS = {"images.W002"}, {"images.W001", "images.E003", "images.E011", "images.W013", "images.W015"}
-PUBLIC_URL_IDS = {"images.W006", "images.E012"}
+PUBLIC_URL_IDS = {"images.W006", "images.E012", "images.W017", "images.W018"}
 _CORS_IDS, _CALLER_IDS = {"images.W007"}, {"images.W008"}
-_ELSEWHERE = _MEDIA_ROOT | _PROVIDERS | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
+_URLS_MISSING = {"images.W016"}
+_ELSEWHERE = _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
 
 _SESSION = ("Session cookies also travel over plain http.", "Set SESSION_COOKIE_SECURE = True.")
 _HOSTS_STEP = "Set ALLOWED_HOSTS to the host names under which this server is called."
