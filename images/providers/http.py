@@ -48,6 +48,7 @@ answers_in_memory = threading.BoundedSemaphore(6)
 #: The same for answers of more than LARGE bytes, which count twice: as text and as bytes.
 large_answers_in_memory = threading.BoundedSemaphore(1)
 SMALL, LARGE = 64 * 1024, 8 * 1024 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from malloc.h
 
 #: Seconds that an answer may make the others wait, in all, before it is read without a place whenever it stalls.
 PATIENCE = 0.1
@@ -143,7 +144,6 @@ class _Places:
 
     def __init__(self) -> None:
         self._held: list[threading.BoundedSemaphore] = []
-        self._was_large = False
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -154,23 +154,18 @@ class _Places:
         Raises:
             TimeoutError: There was none until the moment `until` of the monotonic clock.
         """
+        if large:
+            _return_large_buffers()
         for place in (answers_in_memory, large_answers_in_memory)[: 1 + large]:
             if place not in self._held:
                 if not place.acquire(timeout=max(0.0, until - time.monotonic())):
                     raise TimeoutError("Too many answers were in memory until the deadline.")
                 self._held.append(place)
-        self._was_large |= large
 
     def give_back(self) -> None:
         """Let go what is held, before waiting for something else."""
         while self._held:
             self._held.pop().release()
-
-    def end(self) -> None:
-        """Let go, and return the memory of a large answer to the system."""
-        if self._was_large:
-            _trim()
-        self.give_back()
 
 
 _places: ContextVar[_Places | None] = ContextVar("images_places", default=None)
@@ -193,14 +188,34 @@ def bounded_memory() -> Iterator[_Places]:
         yield places
     finally:
         _places.reset(token)
-        places.end()
+        places.give_back()
 
 
-def _trim() -> None:
-    """Return freed memory to the system: the C library would keep what a large answer took for the next one."""
+@lru_cache(maxsize=1)
+def _use_few_heaps() -> None:
+    """Have all threads share two heaps, as Python's threads take turns anyway.
+
+    The GNU C library gives each of many threads a heap of its own, and keeps some megabytes of freed buffers in each:
+    after 1,000 simultaneous images 350 MB instead of 160 (measured, at the same speed).
+    """
+    _set_malloc(_M_ARENA_MAX, 2)
+
+
+@lru_cache(maxsize=1)
+def _return_large_buffers() -> None:
+    """Have the freed buffers of large answers returned to the system.
+
+    The C library takes the largest buffer that was ever freed for the usual case, and then keeps up to twice as much
+    in each heap. Fixed thresholds end that; they lie above what an ordinary image needs.
+    """
+    _set_malloc(_M_MMAP_THRESHOLD, LARGE // 2)
+    _set_malloc(_M_TRIM_THRESHOLD, LARGE)
+
+
+def _set_malloc(parameter: int, value: int) -> None:
     if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # Another C library than glibc has no such call.
-            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(AttributeError, OSError):  # Another C library: it has no such call.
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 # --- the transport ----------------------------------------------------------------------------------------------
@@ -215,6 +230,7 @@ class Transport(httpx2.BaseTransport):
     """
 
     def __init__(self, *, max_body_bytes: int, connect_timeout: float = CONNECT_TIMEOUT) -> None:
+        _use_few_heaps()
         self._max_body_bytes = max_body_bytes
         self._connect_timeout = connect_timeout
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -201,3 +203,17 @@ def test_an_image_that_was_handed_over_is_kept_nowhere(
     left, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert left < 500_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("vendor", ["openai", "gemini"])
+def test_answers_of_40_mb_leave_nothing_behind(provider_server: ProviderServer, vendor: str) -> None:
+    """Twelve at once in a process of its own: one is parsed at a time, and its buffers go back to the system."""
+    provider_server.image_bytes = 30_000_000
+    url = f"{provider_server.url}/v1" if vendor == "openai" else provider_server.url
+    command = [sys.executable, "-m", "tests.providers.large_answers", vendor, url, "12"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    before, after, most = map(int, printed.split())
+    assert after - before < 60
+    assert most - before < 250  # The text three times (as received, in the parser, as its result), and pictures.
