@@ -18,4 +18,4 @@ VOLUME /data
 USER trygo
 EXPOSE 8000
 HEALTHCHECK --start-period=60s CMD python -c "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=3); c.request('GET', '/health'); raise SystemExit(c.getresponse().status != 200)"
-CMD ["python", "-m", "trygo_backend.serve"]
+CMD ["python", "-m", "trygo_backend.server"]

@@ -28,7 +28,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/python -m trygo_backend.demo $(ARGS)
 
 serve: $(VENV)/.runtime
-	@exec $(BIN)/python -m trygo_backend.serve $(ARGS)
+	@exec $(BIN)/python -m trygo_backend.server $(ARGS)
 
 worker: $(VENV)/.scaling
 	@exec $(BIN)/celery -A trygo_backend worker --without-gossip --without-mingle --loglevel WARNING $(ARGS)

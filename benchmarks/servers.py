@@ -61,7 +61,7 @@ def ours(folder: Path, provider_url: str, **variables: str) -> Iterator[Server]:
         "WEB_CONCURRENCY": str(WORKERS),
         **variables,
     }
-    command = [sys.executable, "-m", "trygo_backend.serve"]
+    command = [sys.executable, "-m", "trygo_backend.server"]
     with running(command, env, folder / "ours.log") as (process, line):
         yield _answering(Server(base=line.rpartition(" ")[2], pid=process.pid), "/health")
 

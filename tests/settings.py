@@ -44,7 +44,7 @@ os.environ.pop("DATABASE_URL", None)  # tests read the environment, too
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
-if DATABASES["default"]["ENGINE"] == "trygo_backend.sqlite":
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # A file, as in production: a database in memory knows neither WAL nor waiting for a lock, so that threads of a
     # test would fail at random ("table is locked"). The process's number keeps parallel runs apart.
     DATABASES["default"]["TEST"] = {"NAME": os.path.join(tempfile.gettempdir(), f"trygo-test-{os.getpid()}.sqlite3")}

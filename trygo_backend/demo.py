@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .demo_setup import USER, Account, demo_environment, prepare_account
 from .environment import Environment
-from .preflight import CannotServe, open_socket
+from .preflight import CannotServe, reserve_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 FOLDER = BASE_DIR / ".demo"
@@ -76,14 +75,14 @@ def run(folder: Path, *, stay: bool) -> None:
         DemoFailed: Anything went wrong.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    listener = _listen(Environment(os.environ).integer("PORT", 8000, minimum=0, maximum=65535))
-    base = f"http://{HOST}:{listener.getsockname()[1]}"
+    port = _free_port(Environment(os.environ).integer("PORT", 8000, minimum=0, maximum=65535))
+    base = f"http://{HOST}:{port}"
     environment = demo_environment(os.environ, folder=folder, base=base)
     _say(f"Starting the server with IMAGE_PROVIDER={environment['IMAGE_PROVIDER']} ...")
-    command = [sys.executable, "-m", "trygo_backend.serve", "--fd", str(listener.fileno())]
-    server = subprocess.Popen(command, cwd=BASE_DIR, env=environment, pass_fds=[listener.fileno()])  # noqa: S603
+    command = [sys.executable, "-m", "trygo_backend.server"]
+    environment |= {"BIND_ADDRESS": HOST, "PORT": str(port)}
+    server = subprocess.Popen(command, cwd=BASE_DIR, env=environment)  # noqa: S603
     try:
-        listener.close()  # the server holds it now; with it closed here, a server that died is noticed
         with requests.Session() as http:
             http.trust_env = False  # no proxy of this machine stands between it and itself
             _wait_until_healthy(http, base, server)
@@ -96,13 +95,13 @@ def run(folder: Path, *, stay: bool) -> None:
         _stop(server)
 
 
-def _listen(port: int) -> socket.socket:
-    """A socket on `port`, or on a free one where somebody else listens there."""
+def _free_port(port: int) -> int:
+    """`port`, or another one if a server listens there already."""
     try:
-        return open_socket(HOST, port)
+        return reserve_port(HOST, port)
     except CannotServe:
         _say(f"Port {port} is taken; another one is used.")
-        return open_socket(HOST, 0)
+        return reserve_port(HOST, 0)
 
 
 def _wait_until_healthy(http: requests.Session, base: str, server: subprocess.Popen[bytes]) -> None:
@@ -111,7 +110,6 @@ def _wait_until_healthy(http: requests.Session, base: str, server: subprocess.Po
         if server.poll() is not None:
             raise DemoFailed("The server did not start; it says above why.")
         try:
-            # The socket is open already, so this waits in its queue until the server takes it.
             if http.get(f"{base}/health", timeout=1).ok:
                 return
         except requests.RequestException:

@@ -1,4 +1,4 @@
-"""What `serve.py` does before it starts: configuration, media folder, socket, database, limits."""
+"""What `server.py` does before it starts: configuration, media folder, socket, database, limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-BACKLOG = 2048
 #: The soft limit on open files is raised to this, where the hard limit allows it: a generation takes up to three.
 OPEN_FILES = 65_536
 
@@ -59,29 +58,45 @@ def make_media_root() -> None:
         raise CannotServe(f"The folder {folder} (STORAGE_ROOT) cannot be made: {reason}.") from err
 
 
-def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket.
+def reserve_port(host: str, port: int) -> int:
+    """Make sure that the server can listen there, and keep the port until it does.
+
+    Several processes share a port on Linux without noticing (SO_REUSEPORT), so this asks for it alone first. The
+    socket that keeps it does not listen, gets no connections, and stays open for as long as this process.
 
     Args:
         host: The address to listen on.
         port: 0 for any that is free.
 
+    Returns:
+        The port.
+
     Raises:
-        CannotServe: Somebody else listens there, or the address is not this machine's.
+        CannotServe: Another server listens there, or the address is not this machine's.
     """
+    with _bound(host, port) as alone:
+        port = alone.getsockname()[1]
+    kept = _bound(host, port, shared=True)
+    kept.set_inheritable(True)  # through `exec`
+    kept.detach()
+    return port
+
+
+def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared and hasattr(socket, "SO_REUSEPORT"):
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        bound.bind((host, port))
     except OSError as err:
-        listener.close()
+        bound.close()
         reason = (err.strerror or type(err).__name__).lower()
         raise CannotServe(
             f"It cannot listen on port {port} of {host}: {reason}. Set PORT (or BIND_ADDRESS) to another one."
         ) from err
-    return listener
+    return bound
 
 
 def prepare_database(*, migrate: bool) -> None:

@@ -58,8 +58,6 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     # Before everything that can answer by itself: a browser must be able to read those answers too.
     "corsheaders.middleware.CorsMiddleware",
-    # Before everything that costs time and no picture needs.
-    "trygo_backend.pictures.PicturesMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "trygo_backend.pages.LanguageMiddleware",
@@ -261,7 +259,5 @@ LOGGING = {
         # Its warnings are a line for each 404, and anybody can cause those.
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},
-        # A line for each HEAD request to a view that treats it like GET; the body is dropped all the same.
-        "gunicorn.http.wsgi": {"level": "ERROR"},
     },
 }

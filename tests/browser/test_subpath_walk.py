@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import requests
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NewWalker, make_by_hand
+from tests.fakes.ports import reserve_port, wait_until_listening
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBPATH = "/pics"
@@ -22,9 +22,10 @@ SUBPATH = "/pics"
 
 @contextmanager
 def project(folder: Path) -> Iterator[str]:
-    """The production server below `/pics`; gunicorn plays the proxy that takes the path off (SCRIPT_NAME)."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        base = f"http://127.0.0.1:{listener.getsockname()[1]}{SUBPATH}"
+    """The production server below `/pics`; granian plays the proxy that takes the path off."""
+    with reserve_port() as kept:
+        port = kept.getsockname()[1]
+        base = f"http://127.0.0.1:{port}{SUBPATH}"
         environment = {
             "PATH": os.environ["PATH"],
             "DJANGO_SETTINGS_MODULE": "trygo_backend.settings",
@@ -34,7 +35,6 @@ def project(folder: Path) -> Iterator[str]:
             "IMAGE_PROVIDER": "placeholder",
             "PUBLIC_URL": base,
             "FORCE_SCRIPT_NAME": SUBPATH,
-            "SCRIPT_NAME": SUBPATH,
             "DJANGO_SUPERUSER_PASSWORD": "demo-password",
         }
         for command in (
@@ -42,12 +42,21 @@ def project(folder: Path) -> Iterator[str]:
             ("createsuperuser", "--no-input", "--username=demo", "--email=a@b.example"),
         ):
             subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True)
-        serve = [sys.executable, "-m", "trygo_backend.serve", "--fd", str(listener.fileno())]
+        options = [
+            "--interface",
+            "wsgi",
+            "--port",
+            str(port),
+            "--url-path-prefix",
+            SUBPATH,
+            "--blocking-threads",
+            "8",
+        ]
+        serve = [sys.executable, "-m", "granian", *options, "trygo_backend.wsgi:application"]
         with (folder / "log").open("w") as log:
-            server = subprocess.Popen(
-                serve, cwd=ROOT, env=environment, pass_fds=[listener.fileno()], stdout=log, stderr=log
-            )
+            server = subprocess.Popen(serve, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
+        wait_until_listening(port, is_alive=lambda: server.poll() is None)
         yield base
     finally:
         server.terminate()

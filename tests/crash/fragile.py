@@ -35,7 +35,8 @@ def crash(point: str) -> None:
 
 def tell(word: str) -> None:
     """Let the test know, through the pipe it is listening to."""
-    os.write(int(os.environ["CRASH_TELLS"]), f"{word}\n".encode())
+    with open(os.environ["CRASH_TELLS"], "wb", buffering=0) as pipe:
+        pipe.write(f"{word}\n".encode())
 
 
 class FragileProvider(ImageProvider):
@@ -48,7 +49,8 @@ class FragileProvider(ImageProvider):
             bill.write("1\n")
         if CRASH_AT == "while the provider works" or "waits" in payload.title:
             tell("painting")
-            os.read(int(os.environ["CRASH_HEARS"]), 1)
+            with open(os.environ["CRASH_HEARS"], "rb", buffering=0) as pipe:
+                pipe.read(1)
         return PICTURE
 
     def parse(self, answer: bytes) -> ProviderImage:

@@ -7,7 +7,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 
 import requests
 
+from tests.fakes.ports import reserve_port, wait_until_listening
+
 ROOT = Path(__file__).resolve().parents[2]
 MANAGE = [sys.executable, "manage.py"]
 PATIENCE = 60
@@ -25,8 +26,6 @@ PATIENCE = 60
 
 class Server:
     """An installation; `running` starts its server, as often as the test likes, always at the same address.
-
-    The socket is the test's own: callers queue up in it while the server starts.
 
     Args:
         folder: An empty one.
@@ -43,39 +42,40 @@ class Server:
         self.media.mkdir()
         self._bill, self._log, self._database = folder / "bill", folder / "log", folder / "db.sqlite3"
         shutil.copy(database, self._database)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._told, tells = os.pipe()
-        hears, self._says = os.pipe()
-        self._theirs = (self._socket.fileno(), tells, hears)
+        self._socket = reserve_port()
+        self._port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._told, self._says = (_named_pipe(folder / name) for name in ("tells", "hears"))
         self._environment = {
             **environment(self._database, self.media),
-            "CRASH_TELLS": str(tells),
-            "CRASH_HEARS": str(hears),
+            "BIND_ADDRESS": "127.0.0.1",
+            "PORT": str(self._port),
+            "CRASH_TELLS": str(folder / "tells"),
+            "CRASH_HEARS": str(folder / "hears"),
             "CRASH_BILL": str(self._bill),
         }
 
     def close(self) -> None:
         """Give back what the test holds."""
         self._socket.close()
-        for descriptor in (self._told, self._says, *self._theirs[1:]):
+        for descriptor in (self._told, self._says):
             os.close(descriptor)
 
     @contextmanager
     def running(self, crash_at: str = "") -> Iterator[None]:
         """Run the server, which kills itself at the point `crash_at`; it is killed at the end in any case."""
-        command = [sys.executable, "-m", "trygo_backend.serve", "--fd", str(self._theirs[0])]
+        command = [sys.executable, "-m", "trygo_backend.server"]
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env={**self._environment, "CRASH_AT": crash_at},
-                pass_fds=self._theirs,
                 start_new_session=True,  # a process group of its own, so that one signal reaches all of it
                 stdout=log,
                 stderr=log,
             )
         try:
+            wait_until_listening(self._port, is_alive=lambda: self.process.poll() is None, patience=PATIENCE)
             yield
         finally:
             self.kill()
@@ -146,6 +146,12 @@ class Server:
     def _sql(self, statement: str) -> list[Any]:
         with closing(sqlite3.connect(self._database, timeout=PATIENCE)) as connection, connection:
             return connection.execute(statement).fetchall()
+
+
+def _named_pipe(path: Path) -> int:
+    """Both ends of a new pipe, so that nobody who opens it has to wait for the other side."""
+    os.mkfifo(path)
+    return os.open(path, os.O_RDWR)
 
 
 def environment(database: Path, media: Path) -> dict[str, str]:

@@ -14,10 +14,10 @@ from typing import NamedTuple, Self
 
 from benchmarks import load
 from tests.fakes.provider_server import ProviderServer
-from tests.project.test_serve import running_server
+from tests.project.test_server import running_server
 
 #: Seconds to wait for what has to come: far more than it takes, also where other work slows everything down.
-PATIENCE = 120.0
+PATIENCE = 60.0
 
 
 class Server(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from benchmarks import nginx
-from tests.project.test_serve import running_server
+from tests.project.test_server import running_server
 
 ORIGIN = "https://www.example.com"
 ITEM = "/media/draft-images/item-1"

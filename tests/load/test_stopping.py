@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from tests.load.callers import PATIENCE, Callers, Server, server_for, until
 
 def _told_to_stop(server: Server) -> None:
     server.process.send_signal(signal.SIGTERM)
-    until(lambda: "Handling signal: term" in server.log, "the server notices the signal")
+    until(lambda: not _accepts(server.base), "the server takes no more connections")
+
+
+def _accepts(base: str) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -34,7 +43,7 @@ def test_a_stop_waits_for_the_generations_under_way(
 
 @pytest.mark.slow
 def test_what_cannot_finish_in_time_is_marked_as_failed(provider_server: ProviderServer, tmp_path: Path) -> None:
-    with server_for(provider_server, tmp_path, GUNICORN_CMD_ARGS="--graceful-timeout 3") as server:
+    with server_for(provider_server, tmp_path, STOP_TIMEOUT="3") as server:
         provider_server.hold()
         with Callers(server.generate_url, 2) as callers:
             provider_server.wait_for(2, PATIENCE)

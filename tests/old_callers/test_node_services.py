@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.project.test_serve import running_server
+from tests.project.test_server import running_server
 
 HERE = Path(__file__).resolve().parent
 

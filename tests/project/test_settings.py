@@ -1,8 +1,7 @@
-"""The settings module and gunicorn's settings follow from the environment."""
+"""The settings module follows from the environment."""
 
 from __future__ import annotations
 
-import resource
 import runpy
 import subprocess
 import sys
@@ -97,23 +96,3 @@ def test_a_command_says_what_is_wrong_in_one_sentence() -> None:
     assert done.stderr.startswith("Error: DATABASE_URL cannot be understood.")
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr + done.stdout
-
-
-def test_gunicorn_has_threads_to_spare_and_time_to_finish(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IMAGE_MAX_CONCURRENCY", "40")
-    monkeypatch.setenv("IMAGE_DEADLINE", "61.5")
-    monkeypatch.setenv("WEB_CONCURRENCY", "3")
-    values = run("gunicorn_conf")
-    assert values["workers"] == 3
-    assert values["threads"] == 68
-    monkeypatch.setenv("WEB_SPARE_THREADS", "60")
-    assert run("gunicorn_conf")["threads"] == 100
-    assert values["worker_connections"] > values["threads"]
-    assert values["graceful_timeout"] == 92
-
-
-def test_gunicorn_never_accepts_more_connections_than_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = run("gunicorn_conf")["connection_limit"]
-    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 4096))
-    assert limit(128) == 1024 - 200 - 2 * 128
-    assert limit(1000) == 1001

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import requests
 from celery import Celery
 
+from tests.fakes.ports import reserve_port, wait_until_listening
 from tests.fakes.provider_server import ProviderServer
 from tests.queue.services import PATIENCE, until
 
@@ -38,8 +38,9 @@ class Installation:
         self._log, self._media = folder / "log", folder / "stored"
         self._media.mkdir()
         self.provider, self.broker = provider, broker
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket = reserve_port()
+        self._port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         self.environment = {
             "PATH": os.environ["PATH"],
             "DJANGO_SETTINGS_MODULE": "trygo_backend.settings",
@@ -73,9 +74,11 @@ class Installation:
     # --- processes ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def web(self) -> Iterator[None]:
-        """A web server; callers queue up in its socket while it starts. Several share the socket."""
-        with self._process("-m", "trygo_backend.serve", "--fd", str(self._socket.fileno())):
+    def web(self, processes: int = 1) -> Iterator[None]:
+        """A web server that answers."""
+        variables = {"PORT": str(self._port), "BIND_ADDRESS": "127.0.0.1", "WEB_CONCURRENCY": str(processes)}
+        with self._process("-m", "trygo_backend.server", **variables) as process:
+            wait_until_listening(self._port, is_alive=lambda: process.poll() is None)
             yield
 
     @contextmanager
@@ -86,13 +89,12 @@ class Installation:
             yield process
 
     @contextmanager
-    def _process(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def _process(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=self.environment,
-                pass_fds=[self._socket.fileno()],
+                env={**self.environment, **variables},
                 start_new_session=True,
                 stdout=log,
                 stderr=log,

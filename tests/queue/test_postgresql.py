@@ -32,8 +32,7 @@ def test_two_web_servers_and_two_workers_make_each_image_once(
             return str(answer.json().get("imageUrl") or "")
 
         with (
-            installation.web(),
-            installation.web(),
+            installation.web(processes=2),
             installation.worker(),
             installation.worker(),
             ThreadPoolExecutor(8) as callers,

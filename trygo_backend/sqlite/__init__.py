@@ -1,1 +1,0 @@
-"""Django's SQLite backend with connections that are kept for the next request (`base`)."""
