@@ -36,7 +36,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 #: Seconds that a connection may take for a request's head, or stay idle between two requests. Longer than callers and
 #: proxies usually keep an idle connection, so that they close it first.
 HEAD_SECONDS = 20
-#: How many threads may wait for the rest of strangers' requests at a time; for how many seconds others wait for a place.
+#: How many threads may wait for the rest of strangers' requests at a time, and how long others wait for a place.
 STRANGERS_PLACES, PLACE_SECONDS = 12, 1.0
 #: Seconds after which a caller that takes nothing of an answer is cut off.
 UNREAD_SECONDS = 4

@@ -61,8 +61,8 @@ def committed_at_once() -> Iterator[None]:
 def release_connections() -> None:
     """Give this thread's database connections back (to the pool, if there is one).
 
-    A provider takes 5 to 90 seconds; hundreds of waiting requests must not hold hundreds of connections. SQLite's stay:
-    there is no server that could run out of them, and opening one costs more than a generation's queries.
+    A provider takes 5 to 90 seconds; hundreds of waiting requests must not hold hundreds of connections. SQLite's
+    stay: there is no server that could run out of them, and opening one costs more than a generation's queries.
     Connections inside a transaction stay: there the caller asked for it (or it is a test case's).
     """
     for connection in connections.all(initialized_only=True):
