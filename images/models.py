@@ -12,7 +12,7 @@ from django.core.files.storage import Storage, storages
 from django.db import models, router
 from django.db.models.deletion import Collector
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import get_script_prefix, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -33,21 +33,21 @@ def image_storage() -> Storage:
 
 
 def absolute_url(path: str, request: HttpRequest | None = None) -> str:
-    """The address under which the world reaches `path`.
+    """The public URL of `path`.
 
     Args:
         path: A path on this server, with a leading slash, as `reverse` returns it.
-        request: Tells scheme and host where `PUBLIC_URL` is not set.
+        request: Supplies scheme and host if `PUBLIC_URL` is not set.
 
     Returns:
-        An absolute URL, or `path` itself where neither `PUBLIC_URL` nor a request is known.
+        An absolute URL, or `path` itself if neither `PUBLIC_URL` nor a request is known.
     """
     base = conf.public_url
     if not base:
         return request.build_absolute_uri(path) if request else path
     scheme, _, rest = base.partition("://")
     host, _, prefix = rest.partition("/")
-    if prefix and path.startswith(f"/{prefix}/"):  # FORCE_SCRIPT_NAME has put the prefix there already
+    if prefix and get_script_prefix() == f"/{prefix}/":  # `reverse` has put FORCE_SCRIPT_NAME there already
         return f"{scheme}://{host}{path}"
     return base + path
 

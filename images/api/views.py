@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
@@ -194,6 +195,19 @@ class ImagePagination(PageNumberPagination):
     page_size = 20
     page_size_query_param = "pageSize"
     max_page_size = 100
+
+    def get_next_link(self) -> str | None:
+        return self._public(super().get_next_link())
+
+    def get_previous_link(self) -> str | None:
+        return self._public(super().get_previous_link())
+
+    def _public(self, link: str | None) -> str | None:
+        """The link under `PUBLIC_URL`, as every other URL."""
+        if link is None or self.request is None:
+            return None
+        _, _, path, query, _ = urlsplit(link)
+        return absolute_url(f"{path}?{query}".rstrip("?"), self.request._request)
 
 
 class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):

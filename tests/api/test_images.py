@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.urls import get_script_prefix, reverse, set_script_prefix
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from images.models import GeneratedImage
+from images.models import GeneratedImage, absolute_url
 from images.services import generate_image
 from tests.conftest import client_for
 from tests.fakes.painters import Brush
@@ -31,8 +32,10 @@ class TestList:
     def test_shows_the_newest_first_page_by_page(self, api: APIClient, user: User, brush: Brush) -> None:
         made = [make(user, title=f"Title {number}") for number in range(5)]
         first = api.get("/api/images/?pageSize=3").json()
-        second = api.get(first["next"].removeprefix("http://testserver")).json()
+        second = api.get(first["next"].removeprefix("https://pics.example")).json()
         assert first["count"] == 5
+        assert first["previous"] is None
+        assert second["previous"] == "https://pics.example/api/images/?pageSize=3"
         listed = [row["id"] for row in first["results"] + second["results"]]
         assert listed == [str(image.pk) for image in reversed(made)]
 
@@ -181,3 +184,25 @@ def test_the_browsable_api_is_shown_to_a_browser(anonymous: APIClient, user: Use
     assert page.status_code == 200
     assert "text/html" in page["Content-Type"]
     assert "https://pics.example/media/draft-images/item-1/" in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("public", "script", "address"),
+    [
+        ("https://x.example", "/", "https://x.example/api/images/"),
+        ("https://x.example/pics", "/", "https://x.example/pics/api/images/"),
+        ("https://x.example/pics", "/pics/", "https://x.example/pics/api/images/"),
+        ("https://x.example/api", "/", "https://x.example/api/api/images/"),
+        ("https://x.example/api", "/api/", "https://x.example/api/api/images/"),
+    ],
+)
+def test_addresses_have_the_path_of_public_url_once_beside_their_own(
+    settings: Any, public: str, script: str, address: str
+) -> None:
+    settings.IMAGES = {"PUBLIC_URL": public}
+    before = get_script_prefix()
+    set_script_prefix(script)
+    try:
+        assert absolute_url(reverse("images:image-list")) == address
+    finally:
+        set_script_prefix(before)
