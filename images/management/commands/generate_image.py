@@ -8,7 +8,6 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 
-from ...exceptions import ImagesError
 from ...models import GeneratedImage, Variant
 from ...services import generate_image
 from ..base import ImagesCommand, ProgressLine
@@ -20,36 +19,36 @@ class Command(ImagesCommand):
 Example:
   manage.py generate_image --content-item 42 --title 'A quiet harbour at dawn' --variant inline
 """
+    interrupted = "Interrupted. The provider may still bill for this image."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--content-item", required=True, help="What the image belongs to, for example an article's id."
         )
         parser.add_argument("--title", required=True, help="Up to 500 characters.")
-        parser.add_argument("--description", default="", help="A summary of it goes into the prompt.")
-        parser.add_argument("--variant", choices=Variant.values, default=Variant.HERO.value)
-        parser.add_argument("--user", help="The name of the user who will own the image.")
-        parser.add_argument("--seed", type=int, help="Repeats the style and hints of an earlier image.")
         parser.add_argument(
-            "--idempotency-key", help="The same key and content give the same image again, paid once."
+            "--description", default="", help="Up to 100,000 characters; a summary goes into the prompt."
+        )
+        parser.add_argument("--variant", choices=Variant.values, default=Variant.HERO.value)
+        parser.add_argument("--user", help="The name of the user who owns the image.")
+        parser.add_argument("--seed", type=int, help="The seed of an earlier image repeats its style and hints.")
+        parser.add_argument(
+            "--idempotency-key", help="The same key and content return the same image, which is paid for once."
         )
         parser.add_argument("--json", action="store_true", help="Print everything about the image as JSON.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = self._user(options["user"])
-        try:
-            with ProgressLine(self.stderr).seconds("Painting..."):
-                image = generate_image(
-                    content_item_id=options["content_item"],
-                    title=options["title"],
-                    description=options["description"],
-                    variant=options["variant"],
-                    user=user,
-                    seed=options["seed"],
-                    idempotency_key=options["idempotency_key"],
-                )
-        except ImagesError as err:
-            raise CommandError(f"{err.message} ({err.code})") from err
+        with ProgressLine(self.stderr).seconds("Generating..."):
+            image = generate_image(
+                content_item_id=options["content_item"],
+                title=options["title"],
+                description=options["description"],
+                variant=options["variant"],
+                user=user,
+                seed=options["seed"],
+                idempotency_key=options["idempotency_key"],
+            )
         self.stdout.write(json.dumps(self._facts(image)) if options["json"] else image.public_url())
 
     @staticmethod

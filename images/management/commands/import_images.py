@@ -12,7 +12,6 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.template.defaultfilters import filesizeformat
 
-from ...exceptions import ImagesError
 from ...services.importing import ImportedFile, Mode, Outcome, count_files, import_images
 from ..base import ImagesCommand, ProgressLine
 
@@ -32,6 +31,7 @@ Examples:
   manage.py import_images /srv/old/storage --mode move  the same, without needing twice the space
   manage.py import_images media                         the files lie in the media root already
 """
+    interrupted = "Interrupted. Run it again to continue."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("directory", type=Path, help="The old service's storage folder.")
@@ -51,12 +51,10 @@ Examples:
         self._bytes = 0
         try:
             self._import(options["directory"], options["mode"], dry_run=options["dry_run"])
-        except ImagesError as err:
-            raise CommandError(f"{err.message} ({err.code})") from err
+        except BrokenPipeError:
+            raise
         except OSError as err:
             raise CommandError(f"{err.filename or options['directory']}: {err.strerror}") from err
-        except KeyboardInterrupt as err:
-            raise CommandError("Interrupted. Run it again to go on.", returncode=130) from err
         finally:
             self._line.clear()
         self._sum_up(dry_run=options["dry_run"])

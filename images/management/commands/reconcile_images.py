@@ -8,9 +8,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from ...exceptions import ImagesError
 from ...services.reconciliation import Finding, reconcile
 from ..base import ImagesCommand, ProgressLine
 
@@ -38,6 +37,7 @@ Examples:
   manage.py reconcile_images --apply --verify   after a power cut or a restored backup; reads every file
   manage.py reconcile_images --json | jq        for programs: one object for each finding, then a summary
 """
+    interrupted = "Interrupted. Run it again to continue."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--apply", action="store_true", help="Put right what is found.")
@@ -69,8 +69,6 @@ Examples:
                 findings[finding.kind.value] += 1
                 mended += finding.mended
                 self._report(finding, apply=options["apply"])
-        except ImagesError as err:
-            raise CommandError(f"{err.message} ({err.code})") from err
         finally:
             self._line.clear()
         self._sum_up(findings, mended, apply=options["apply"])
