@@ -12,10 +12,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +28,7 @@ from django.utils.module_loading import import_string
 
 from .conf import SETTINGS, Network, conf
 from .exceptions import ProviderNotConfigured
+from .local_files import unwritable_reason
 from .models import image_storage
 from .providers import ImageProvider, get_provider
 from .providers.models import Deprecation, utc_today
@@ -256,26 +255,11 @@ def _folder_messages(storage: Storage) -> list[CheckMessage]:
     if not storage.base_location:
         problem = "MEDIA_ROOT is empty: images would be written into the folder in which the process was started."
         return [Warning(problem, hint="Set MEDIA_ROOT (STORAGE_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
-    problem = _write_problem(Path(storage.location))
+    problem = unwritable_reason(storage.location)
     if not problem:
         return []
     sentence = f"Images cannot be written into {storage.location} (MEDIA_ROOT, STORAGE_ROOT): {problem}."
     return [Warning(sentence, hint=hint, id=MEDIA_ROOT_UNWRITABLE)]
-
-
-def _write_problem(folder: Path) -> str:
-    """Why no file can be made in a folder, or "". The folder itself may be missing, but not the one above it.
-
-    Only making a file tells: permission bits say nothing about read-only mounts, or to root.
-    """
-    try:
-        existing = folder if folder.exists() else folder.parent
-        if not existing.exists():  # usually a volume that is not mounted: nothing makes it
-            return f"{existing} does not exist"
-        with tempfile.TemporaryFile(dir=existing):
-            return ""
-    except OSError as err:
-        return (err.strerror or type(err).__name__).lower()
 
 
 @register(TAG)

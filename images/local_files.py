@@ -8,6 +8,11 @@ import logging
 import os
 import secrets
 import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, Storage
@@ -27,9 +32,15 @@ READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator should 
 GONE = "The media root (STORAGE_ROOT) is missing. The operator has to mount its disk or create the folder."
 
 
-_FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", 0)
-#: Without O_NONBLOCK, opening a named pipe would wait for ever.
-_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+def _flags(*names: str) -> int:
+    """Flags of `os.open`, without those that this operating system does not have."""
+    return reduce(or_, (getattr(os, name, 0) for name in names))
+
+
+_FOLDER = _flags("O_DIRECTORY", "O_CLOEXEC", "O_PATH")
+#: Without O_NONBLOCK, opening a named pipe would wait for ever. O_BINARY is for Windows.
+_FILE = _flags("O_RDONLY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
+_NEW_FILE = _flags("O_WRONLY", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
 
 
 class _WrittenFile(File):  # type: ignore[type-arg]
@@ -40,7 +51,7 @@ class _WrittenFile(File):  # type: ignore[type-arg]
 
 
 def local_path(storage: Storage, name: str) -> str | None:
-    """A file's place in the file system, or `None` where the storage is not a folder of this machine.
+    """A file's place in the file system, or `None` if the storage is not a folder of this machine.
 
     Only Django's `FileSystemStorage` and what is derived from it count: having a `path()` proves nothing, since
     `InMemoryStorage` has one too. Any other storage works through the Storage API.
@@ -57,7 +68,7 @@ def media_root(storage: Storage) -> str:
 
 
 def write_into_place(storage: Storage, name: str, path: str, data: bytes) -> str:
-    """Write beside the place, then let the storage rename, so that nobody ever sees half a file.
+    """Write beside the place, then let the storage rename, so that half a file is never seen.
 
     Args:
         storage: A local one.
@@ -79,7 +90,7 @@ def write_into_place(storage: Storage, name: str, path: str, data: bytes) -> str
         with open(temporary, "rb") as handle:
             return storage.save(name, _WrittenFile(handle, name=temporary))
     except Exception:
-        if not was_there:  # where renaming is refused, Django copies, and may stop half-way
+        if not was_there:  # if renaming is refused, Django copies, and may stop half-way
             _discard(path)
         raise
     finally:
@@ -128,11 +139,10 @@ def _discard(path: str) -> None:
 
 def _write(storage: Storage, path: str, data: bytes) -> None:
     """Write a new file and its folder. The file keeps the folder from being removed by others."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for attempt in range(1, _FOLDER_TRIES + 1):
         try:
             _make_folders(storage, os.path.dirname(path))
-            descriptor = os.open(path, flags, 0o666)
+            descriptor = os.open(path, _NEW_FILE, 0o666)
             break
         except FileNotFoundError:
             if attempt == _FOLDER_TRIES or not os.path.isdir(media_root(storage)):
@@ -144,36 +154,62 @@ def _write(storage: Storage, path: str, data: bytes) -> None:
 
 
 def _make_folders(storage: Storage, folder: str) -> None:
-    """Make the folders below the media root, with `FILE_UPLOAD_DIRECTORY_PERMISSIONS`; never the root itself."""
+    """Make the folders below the media root; never the root itself."""
     root, missing = media_root(storage), []
     while folder != root and not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another thread made it just now
-            os.mkdir(path)
-            _set_mode(storage, path)
-
-
-def _set_mode(storage: Storage, folder: str) -> None:
-    mode = getattr(storage, "directory_permissions_mode", None)
-    if mode is not None:
-        os.chmod(folder, mode)
+    _make_all(storage, missing)
 
 
 def make_media_root(storage: Storage) -> None:
-    """Make the folder of a local storage, but not the one above it, whose absence is a mistake in the settings.
+    """Make the folder of a local storage and the missing ones above it, as Django's own storage would.
 
     Raises:
         OSError: It cannot be made. That it is there already is fine.
     """
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(media_root(storage))
-        _set_mode(storage, media_root(storage))
+    root = media_root(storage)
+    _make_all(storage, list(_missing_folders(root)))
+
+
+def _missing_folders(folder: str) -> Iterator[str]:
+    """`folder` and those above it that do not exist, from the bottom up."""
+    while not os.path.lexists(folder):
+        yield folder
+        folder = os.path.dirname(folder)
+
+
+def _make_all(storage: Storage, missing: list[str]) -> None:
+    """Make folders, the innermost of which comes first, with `FILE_UPLOAD_DIRECTORY_PERMISSIONS`."""
+    mode = getattr(storage, "directory_permissions_mode", None)
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another thread made it just now
+            os.mkdir(path)
+            if mode is not None:
+                os.chmod(path, mode)
+
+
+def unwritable_reason(root: str) -> str:
+    """Why no file could be stored in a media root, or "". One that is missing would be made, at any depth.
+
+    Only making a file tells: permission bits say nothing about read-only mounts, or to root.
+
+    Args:
+        root: The folder, an absolute path.
+
+    Returns:
+        The operating system's reason, in lower case.
+    """
+    try:
+        existing = next((os.path.dirname(path) for path in reversed(list(_missing_folders(root)))), root)
+        with tempfile.TemporaryFile(dir=existing):
+            return ""
+    except OSError as err:
+        return (err.strerror or type(err).__name__).lower()
 
 
 def remove_if_empty(path: str) -> None:
-    """Remove a folder unless it holds anything. Whether it could be is nobody's concern."""
+    """Remove a folder unless it holds anything. It does not matter if it cannot be removed."""
     with contextlib.suppress(OSError):
         os.rmdir(path)
 
@@ -197,12 +233,20 @@ def folder_problem(folder: str, root: str, min_free_bytes: int) -> str | None:
 
 def _has_inodes(folder: str) -> bool:
     """Whether the disk takes one more file; some file systems do not count them and say zero of zero."""
+    if not hasattr(os, "statvfs"):  # Windows
+        return True
     usage = os.statvfs(folder)
     return not usage.f_files or usage.f_favail > 0
 
 
 def open_below(root: str, parts: list[str]) -> int:
-    """Open a file below `root`, following no symbolic link on the way; a descriptor."""
+    """Open a file below `root`, following no symbolic link on the way; a descriptor.
+
+    Raises:
+        OSError: There is no such file, or a link is in the way.
+    """
+    if os.open not in os.supports_dir_fd:  # Windows
+        return _open_path(root, parts)
     folder = os.open(root, _FOLDER)
     try:
         for part in parts[:-1]:
@@ -212,3 +256,13 @@ def open_below(root: str, parts: list[str]) -> int:
         return os.open(parts[-1], _FILE, dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def _open_path(root: str, parts: list[str]) -> int:
+    """`open_below` for systems that cannot open a file relative to an open folder."""
+    path = root
+    for part in parts:
+        path = os.path.join(path, part)
+        if not stat.S_ISDIR(os.lstat(path).st_mode) and (part is not parts[-1] or os.path.islink(path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return os.open(path, _FILE)

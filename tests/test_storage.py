@@ -5,6 +5,7 @@ import os
 import resource
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -324,12 +325,33 @@ def test_the_first_image_of_all_makes_the_media_root(settings: Settings, media_r
 
 
 @pytest.mark.django_db
-def test_the_folder_above_the_media_root_is_never_made(settings: Settings, tmp_path: Path) -> None:
-    settings.MEDIA_ROOT = str(tmp_path / "volume" / "media")
+def test_a_media_root_is_made_at_any_depth_as_the_check_promises(settings: Settings, tmp_path: Path) -> None:
+    settings.FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o2751
+    settings.MEDIA_ROOT = str(tmp_path / "volume" / "deep" / "media")
 
+    assert local_files.unwritable_reason(settings.MEDIA_ROOT) == ""
+    storage.check_space(STEM)
+    assert storage.save(STEM, "png", DATA) == NAME
+    assert stat.S_IMODE((tmp_path / "volume").stat().st_mode) == 0o2751
+
+
+@pytest.mark.django_db
+def test_a_media_root_that_cannot_be_made_is_an_error_that_the_check_foresees(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    settings.MEDIA_ROOT = str(tmp_path / "file" / "deep" / "media")
+
+    assert local_files.unwritable_reason(settings.MEDIA_ROOT) == "not a directory"
     with pytest.raises(StorageError, match="missing"):
         storage.check_space(STEM)
-    assert not (tmp_path / "volume").exists()
+
+
+@pytest.mark.parametrize("name", ["O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"])
+def test_the_app_can_be_imported_without_posix_flags(name: str) -> None:
+    """As on Windows. In a process of its own, since modules are imported once."""
+    code = f"import os; del os.{name}; import images.local_files"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"DJANGO_SETTINGS_MODULE": "tests.settings"})
 
 
 @pytest.mark.django_db
