@@ -10,10 +10,9 @@ from pathlib import Path
 from django.conf import settings
 from django.core import checks
 from django.core.management import call_command
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection
 
-#: The soft limit on open files is raised to this, where the hard limit allows it: a generation takes up to three.
+#: The soft limit on open files is raised to this if the hard limit allows it: a generation takes up to three.
 OPEN_FILES = 65_536
 
 
@@ -27,7 +26,11 @@ def check_configuration() -> None:
     Raises:
         CannotServe: With every error, each a sentence with its hint.
     """
-    messages = [message for message in checks.run_checks() if not message.is_silenced()]
+    from images.checks import MEDIA_ROOT_UNWRITABLE  # not before the apps are loaded
+
+    # The media folder may not have been made yet; `make_media_root` looks at it afterwards, with the storage's probe.
+    later = {MEDIA_ROOT_UNWRITABLE}
+    messages = [found for found in checks.run_checks() if found.id not in later and not found.is_silenced()]
     errors = [_sentence(message) for message in messages if message.level >= checks.ERROR]
     for message in messages:
         if checks.WARNING <= message.level < checks.ERROR:
@@ -37,10 +40,10 @@ def check_configuration() -> None:
 
 
 def make_media_root() -> None:
-    """Make the media folder where it is missing, but not the folder above it.
+    """Make the media folder if it is missing, but not the folder above it, and warn if nothing can be stored there.
 
-    A missing parent is a volume that is not mounted or a typing mistake more often than not, and images written
-    beneath it would be gone with the next start.
+    A missing parent is usually a volume that is not mounted or a typing mistake, and images written beneath it would
+    be gone with the next start.
 
     Raises:
         CannotServe: The folder cannot be made.
@@ -50,12 +53,17 @@ def make_media_root() -> None:
         folder.mkdir(exist_ok=True)
     except FileNotFoundError as err:
         raise CannotServe(
-            f"The folder {folder.parent}, in which images are to be stored, does not exist. Mount it or make it, or "
+            f"The folder {folder.parent}, in which images are to be stored, does not exist. Mount or create it, or "
             "set STORAGE_ROOT to another one."
         ) from err
     except OSError as err:
         reason = (err.strerror or type(err).__name__).lower()
-        raise CannotServe(f"The folder {folder} (STORAGE_ROOT) cannot be made: {reason}.") from err
+        raise CannotServe(f"The folder {folder} (STORAGE_ROOT) cannot be created: {reason}.") from err
+    from images.services.probes import Level, probe_storage
+
+    finding = probe_storage()
+    if finding.level != Level.FINE:
+        _say(f"Warning: {finding.sentence} {finding.next_step}")
 
 
 def reserve_port(host: str, port: int) -> int:
@@ -105,18 +113,19 @@ def prepare_database(*, migrate: bool) -> None:
     Raises:
         CannotServe: The database does not answer, or a migration failed.
     """
+    from images.services.probes import database_error, pending_migrations
+
     # Without the pool, which would try for half a minute before it says that there is no database.
     connection.settings_dict["OPTIONS"].pop("pool", None)
     try:
-        pending = _pending_migrations()
+        pending = len(pending_migrations(DEFAULT_DB_ALIAS))
         if pending and migrate:
             _say(f"Applying {pending} database migrations.")
             call_command("migrate", interactive=False, verbosity=0)
         elif pending:
-            _say(f"Warning: {pending} database migrations are pending. Run `python manage.py migrate`.")
+            _say(f"Warning: {pending} database migrations are pending. Run: python manage.py migrate")
     except DatabaseError as err:
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise CannotServe(f"The database cannot be used (DATABASE_URL): {reason}") from err
+        raise CannotServe(f"The database cannot be used (DATABASE_URL): {database_error(err)}") from err
     finally:
         connection.close()
 
@@ -127,11 +136,6 @@ def raise_open_files_limit() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _pending_migrations() -> int:
-    executor = MigrationExecutor(connection)
-    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 def _sentence(message: checks.CheckMessage) -> str:

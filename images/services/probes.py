@@ -43,7 +43,7 @@ NOTHING_TO_DO = "Nothing to do."
 WORKER_STEP = "Start a worker: make worker (celery -A YOUR_PROJECT worker)."
 STORAGE_STEP = (
     "Let this user write, read and delete files under MEDIA_ROOT (STORAGE_ROOT), mount its disk, or make room; the "
-    "log of this command says what failed."
+    "log says what failed."
 )
 #: The most pending migrations that are named.
 _NAMED = 5
@@ -245,7 +245,7 @@ def guarded(section: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Fin
     except Exception as err:  # noqa: BLE001
         log_event(logger, logging.ERROR, "examination_failed", section=section, exc_info=err)
         sentence = f"It could not be examined ({type(err).__name__})."
-        yield broken(section, sentence, "Look at the traceback in the log (of this command: standard error).")
+        yield broken(section, sentence, "Look at the traceback in the log (of a command: standard error).")
 
 
 def run_probes(*names: str) -> dict[str, Finding]:

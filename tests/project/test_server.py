@@ -157,3 +157,11 @@ def test_a_media_folder_that_is_a_file_is_refused(settings: Settings, tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(preflight.CannotServe, match="STORAGE_ROOT"):
         preflight.make_media_root()
+
+
+def test_a_disk_without_space_is_a_warning_at_the_start(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.IMAGES = {"MIN_FREE_BYTES": 10**18}
+    preflight.make_media_root()
+    assert capsys.readouterr().err.startswith("Warning: The disk is ")
