@@ -48,7 +48,7 @@ class RequestTimeout(exceptions.APIException):
     """The body did not arrive in time."""
 
     status_code = status.HTTP_408_REQUEST_TIMEOUT
-    default_detail = "The request body did not arrive in time. Send the request again."
+    default_detail = "The request body took too long to arrive. Send the request again."
     default_code = "request_timeout"
     retryable = True
 

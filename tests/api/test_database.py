@@ -149,6 +149,7 @@ def test_once_a_provider_was_asked_nothing_claims_that_nothing_was_paid(
     """The database goes away while the provider works."""
 
     def paint(_: ImageRequest) -> bytes:
+        connections["default"].close()
         connections["default"].settings_dict["NAME"] = str(installation[0].parent / "nowhere" / "db.sqlite3")
         return png()
 

@@ -272,6 +272,7 @@ def send(body: Body, *, token: str = "", chunked: bool = False, **headers: str) 
     meta = {"HTTP_AUTHORIZATION": f"Token {token}"} if token else {}
     if chunked:
         meta["HTTP_TRANSFER_ENCODING"] = "chunked"
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
     environ = {**RequestFactory().get(URL, headers=headers).environ, **meta, "REQUEST_METHOD": "POST"}
     environ |= {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": length, "wsgi.input": body}
     return resolve(URL).func(WSGIRequest(environ)).render()
@@ -305,11 +306,27 @@ class TestBody:
         assert (answer.status_code, answer.data["code"]) == (413, "payload_too_large")
         assert sum(body.sizes) <= 100_001
 
-    def test_not_for_ever(self, token: str, monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
-        monkeypatch.setattr("images.api.views.BODY_TIMEOUT", -1)
+    @pytest.mark.parametrize("limit", ["BODY_TIMEOUT", "BODY_CPU"])
+    def test_not_for_ever(self, token: str, monkeypatch: pytest.MonkeyPatch, chunked: bool, limit: str) -> None:
+        monkeypatch.setattr(f"images.api.views.{limit}", -1)
         answer = send(Body(json.dumps(BODY).encode()), token=token, chunked=chunked)
         assert (answer.status_code, answer.data["code"]) == (408, "request_timeout")
         assert answer.data["retryable"]
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+    def test_with_or_without_a_byte_order_mark(self, token: str, chunked: bool, encoding: str) -> None:
+        body = Body(json.dumps({**BODY, "title": "Тихая гавань"}, ensure_ascii=False).encode(encoding))
+        assert send(body, token=token, chunked=chunked).data["title"] == "Тихая гавань"
+
+    @pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("br, gzip", 415), ("identity", 200)])
+    def test_not_if_it_is_compressed(self, token: str, chunked: bool, encoding: str, status: int) -> None:
+        body = Body(json.dumps(BODY).encode())
+        answer = send(body, token=token, chunked=chunked, content_encoding=encoding)
+        assert answer.status_code == status
+        if status == 415:
+            assert answer.data["code"] == "unsupported_media_type"
+            assert encoding in answer.data["error"]
+            assert body.sizes == []
 
     def test_one_that_breaks_off_is_a_400(self, token: str, chunked: bool) -> None:
         answer = send(BrokenBody(b"{}"), token=token, chunked=chunked)
