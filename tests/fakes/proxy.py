@@ -5,7 +5,9 @@ from __future__ import annotations
 import select
 import socket
 import socketserver
+import ssl
 import threading
+import time
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -17,9 +19,15 @@ class Proxy:
         asked: The request lines that reached it, without the version.
         headers: The headers of the last of them, names in lower case.
         refuse: Answer every request with 407.
+        drip: Answer every request one byte at a time, without an end.
+
+    Args:
+        tls: Speak https with this context.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
+        self.drip = False
         self.asked: list[str] = []
         self.headers: dict[str, str] = {}
         self.refuse = False
@@ -48,6 +56,11 @@ class _Server(socketserver.ThreadingTCPServer):
 class _Handler(socketserver.StreamRequestHandler):
     server: _Server
 
+    def setup(self) -> None:
+        if self.server.owner.tls is not None:
+            self.request = self.server.owner.tls.wrap_socket(self.request, server_side=True)
+        super().setup()
+
     def handle(self) -> None:
         method, target, version = self.rfile.readline().decode().split()
         head = b""
@@ -56,6 +69,9 @@ class _Handler(socketserver.StreamRequestHandler):
         owner = self.server.owner
         owner.asked.append(f"{method} {target}")
         owner.headers = dict(line.lower().split(": ", 1) for line in head.decode().splitlines())
+        if owner.drip:
+            self._drip()
+            return
         if owner.refuse:
             self.wfile.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
@@ -68,11 +84,22 @@ class _Handler(socketserver.StreamRequestHandler):
                 upstream.sendall(f"{method} {parts.path} {version}\r\n".encode() + head + b"\r\n" + body)
             self._pipe(upstream)
 
+    def _drip(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 Tunnel\r\nX-Drip: ")
+        try:
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+        except OSError:
+            return  # The client has had enough.
+
     def _pipe(self, upstream: socket.socket) -> None:
         other = {upstream: self.connection, self.connection: upstream}
         while True:
             for sock in select.select(list(other), [], [], 5)[0]:
                 data = sock.recv(65536)
+                while isinstance(sock, ssl.SSLSocket) and sock.pending():
+                    data += sock.recv(65536)
                 if not data:
                     return
                 other[sock].sendall(data)

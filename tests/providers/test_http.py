@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,7 @@ import pytest
 from images import exceptions as failures
 from images.providers.base import Deadline
 from images.providers.http import Call, ResponseTooLarge, Transport, open_call, tls_context
+from tests.fakes.certificates import loopback_certificate
 from tests.fakes.provider_server import ProviderServer
 from tests.fakes.proxy import Proxy
 from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, MakeProvider, both, request_for
@@ -195,6 +197,49 @@ def test_the_deadline_holds_over_tls(tls_server: ProviderServer, openai_provider
     assert time.monotonic() - started < 4
 
 
+def test_a_handshake_that_drips_ends_in_time() -> None:
+    """A TLS record is announced, and comes one byte at a time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00")
+                while True:
+                    connection.sendall(b"\x02")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(httpx2.ConnectTimeout):
+            post(f"https://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.4)
+        assert time.monotonic() - started < 4
+        thread.join(5)
+
+
+def test_a_name_that_is_not_resolved_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def getaddrinfo(*_: object, flags: int = 0, **__: object) -> list[object]:
+        if not flags & socket.AI_NUMERICHOST:
+            answered.wait(10)
+        raise socket.gaierror("unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    started = time.monotonic()
+    with pytest.raises(httpx2.ConnectTimeout):
+        post("http://slow.example", connect_timeout=0.3)
+    assert time.monotonic() - started < 4
+    answered.set()
+
+
+def test_interim_answers_without_an_end_are_an_answer_that_is_too_large(provider_server: ProviderServer) -> None:
+    provider_server.script("interim_forever")
+    with pytest.raises(ResponseTooLarge):
+        post(provider_server.url, 20.0)
+
+
 def test_a_handshake_that_never_comes_ends_in_time() -> None:
     with silent_server() as address:
         started = time.monotonic()
@@ -267,3 +312,35 @@ def test_a_proxy_of_an_unknown_kind_is_a_connect_error(monkeypatch: pytest.Monke
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
     with pytest.raises(httpx2.ConnectError):
         post("https://provider.example")
+
+
+@pytest.mark.parametrize("seconds", [0.4, 10.0])
+def test_a_proxy_that_drips_ends_in_time(
+    openai_provider: MakeProvider, tls_server: ProviderServer, proxy: Proxy, seconds: float
+) -> None:
+    proxy.drip = True
+    started = time.monotonic()
+    with pytest.raises(failures.ProviderUnreachable):
+        openai_provider(base_url=f"{tls_server.url}/v1", timeout_connect=0.4).generate(request_for(seconds))
+    assert time.monotonic() - started < 4
+    assert not tls_server.requests
+
+
+@both
+@pytest.mark.parametrize("over_tls", [True, False])
+def test_a_proxy_may_speak_tls_itself(
+    either_provider: MakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over_tls: bool
+) -> None:
+    context, trusted = loopback_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with ProviderServer(tls=context if over_tls else None) as server, Proxy(tls=context) as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"https://user:proxy-password@127.0.0.1:{proxy.port}")
+        provider = either_provider(base_url=f"{server.url}/v1")
+        assert len(provider.generate(request_for()).data) == server.image_bytes
+        assert len(proxy.asked) == 1
+        server.script("slow_drip")
+        started = time.monotonic()
+        with pytest.raises(failures.ProviderTimeout):
+            provider.generate(request_for(0.8))
+        assert time.monotonic() - started < 4
