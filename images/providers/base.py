@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 
@@ -392,16 +392,28 @@ def read_json(text: bytes | str) -> Any:
         try:
             return orjson.loads(text)
         except ValueError:
-            pass  # The standard library also reads NaN, which must not cost a picture.
-    return json.loads(text)
+            pass  # The standard library also reads NaN and a byte order mark, which must not cost a picture.
+    return json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
 
 
-def decode_base64(text: str | bytes) -> bytes:
-    """Decode standard base64 strictly.
+def decode_base64(text: str) -> bytes:
+    """Decode base64 in any spelling that can be read without guessing.
+
+    That is both alphabets, with line breaks, without padding, and behind `data:image/png;base64,`.
 
     Raises:
-        ValueError: There is a character that does not belong, or the padding is wrong.
+        ValueError: There is a character that does not belong, or a part is missing.
     """
+    try:
+        return _strictly_decoded(text)
+    except ValueError:
+        if text[:5].lower() == "data:":
+            text = text.partition(",")[2]
+        plain = "".join(unquote(text).split()).replace("-", "+").replace("_", "/").rstrip("=")
+        return _strictly_decoded(plain + "=" * (-len(plain) % 4))
+
+
+def _strictly_decoded(text: str) -> bytes:
     if pybase64 is not None:
         return pybase64.b64decode(text, validate=True)
     return base64.b64decode(text, validate=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx2
 
@@ -27,6 +28,30 @@ logger = logging.getLogger("images.providers")
 _OVERLOADED = {503, 529}
 _SECRETS = re.compile(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{8,}|\bAIza[\w-]{10,}")
 _MESSAGE_LENGTH = 200
+
+# What vendors and the servers in front of them (Azure, LiteLLM, OpenRouter) call a refusal of the content; LiteLLM
+# puts the vendor's own error into a sentence.
+_WORD = re.compile(r"\w+")
+_REJECTED = {
+    "moderation_blocked",
+    "content_policy_violation",
+    "content_filter",
+    "content_filtered",
+    "ContentPolicyViolationError",
+    "ResponsibleAIPolicyViolation",
+}
+_REJECTED_IN_WORDS = ("rejected by the safety system", "rejected as a result of our safety system")
+_CODES: dict[type[ProviderFailure], set[str]] = {
+    failures.ProviderQuotaExhausted: {
+        "insufficient_quota",
+        "insufficient_credits",
+        "billing_hard_limit_reached",
+        "billing_limit_user_error",
+        "billing_not_active",
+    },
+    failures.ProviderModelUnavailable: {"model_not_found", "DeploymentNotFound"},
+    failures.ProviderAuth: {"invalid_api_key", "authentication_error"},
+}
 
 _SENTENCES: dict[type[ProviderFailure], str] = {
     failures.ProviderAuth: "{name} rejected the API key, or the key may not use the model. The operator should "
@@ -94,6 +119,28 @@ def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[Provider
     if failure is failures.ProviderModelUnavailable:
         sentence = _what_to_set_instead(vendor, model) or sentence
     return failure(sentence, retry_after=hint, request_id=safe_id(refusal.request_id))
+
+
+def by_words(*texts: object) -> type[ProviderFailure] | None:
+    """What the words in an error say beyond its status, in its codes or in a sentence that quotes the vendor's error.
+
+    Args:
+        texts: The error's codes and messages; what is not text is ignored.
+    """
+    words = {word for text in texts if isinstance(text, str) for word in _WORD.findall(text)}
+    said = " ".join(text for text in texts if isinstance(text, str)).lower()
+    if words & _REJECTED or any(phrase in said for phrase in _REJECTED_IN_WORDS):
+        return failures.ContentRejected
+    return next((failure for failure, known in _CODES.items() if words & known), None)
+
+
+def message_of(body: Any) -> str:
+    """The sentence in an error answer, whatever its shape: for the log only."""
+    if isinstance(body, Mapping):
+        for name in ("message", "error", "detail", "errors", "title"):
+            if body.get(name):
+                return message_of(body[name])
+    return body if isinstance(body, str) else "" if body is None else str(body)
 
 
 def _by_status(status: int) -> type[ProviderFailure]:

@@ -23,7 +23,18 @@ from .base import (
     mappings,
     read_json,
 )
-from .errors import Refusal, Vendor, broken, no_image, refused, rejected, retry_after, seconds
+from .errors import (
+    Refusal,
+    Vendor,
+    broken,
+    by_words,
+    message_of,
+    no_image,
+    refused,
+    rejected,
+    retry_after,
+    seconds,
+)
 from .http import Call, safe_id
 from .models import ModelStatus, image_model_names
 
@@ -52,6 +63,11 @@ _POLICY = {
     "IMAGE_RECITATION",
     "MODEL_ARMOR",
 }
+
+
+#: google.rpc.Code by name, as the status that it comes with.
+_STATUSES = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
+_STATUSES |= {"NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +152,16 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         if not _is_promised(answer.content):
             raise broken(self.vendor, call)
         text = next(_images(content), None)
+        if text is None and content.get("error"):  # An error, although the status is 200.
+            error = mapping(content["error"])
+            status = error.get("code")
+            if not isinstance(status, int) or not 400 <= status < 600:
+                status = _STATUSES.get(str(error.get("status")), 500)
+            raise self._refused(content, status, call)
         if text is None:
             raise self._without_image(content, request_id)
         try:
-            # JSON may spell bytes in either alphabet of base64; Google's SDK reads both.
-            data = decode_base64(text.replace("-", "+").replace("_", "/"))
+            data = decode_base64(text)
         except ValueError as err:
             raise broken(self.vendor, call) from err
         usage = counts(_snake_case(content.get("usageMetadata")))
@@ -158,16 +179,20 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
         if not isinstance(err, errors.APIError):
             return None
-        error = mapping(mapping(err.details).get("error"))
+        return self._refused(err.details, int(call.status or err.code or 0), call)
+
+    def _refused(self, body: Any, status: int, call: Call) -> ProviderFailure:
+        error = mapping(mapping(body).get("error"))
         details = mappings(error.get("details"))
         refusal = Refusal(
-            status=int(call.status or err.code or 0),
-            code=str(err.status or ""),
-            message=str(error.get("message") or ""),
+            status=status,
+            code=str(error.get("status") or mapping(body).get("status") or ""),
+            message=message_of(body),
             request_id=call.request_id,
             retry_after=retry_after(call.headers) or _retry_delay(details),
         )
-        return refused(self.vendor, self.model, refusal, _special(refusal, details))
+        words = (refusal.code, refusal.message, error.get("code"), mapping(error.get("innererror")).get("code"))
+        return refused(self.vendor, self.model, refusal, _special(refusal, details) or by_words(*words))
 
     def look_up_model(self, deadline: Deadline) -> ModelStatus:
         """Ask for the model's entry.
@@ -250,6 +275,9 @@ def _special(refusal: Refusal, details: list[Mapping[str, Any]]) -> type[Provide
     if refusal.status == 400 and refusal.code == "FAILED_PRECONDITION":
         return failures.ProviderAuth
     if refusal.status == 429 and any("PerDay" in quota for quota in _quotas(details)):
+        return failures.ProviderQuotaExhausted
+    # An account without money gets the sentence of a rate limit, but is not told when to come back.
+    if refusal.status == 429 and refusal.retry_after is None and "check your plan and billing" in refusal.message:
         return failures.ProviderQuotaExhausted
     return None
 

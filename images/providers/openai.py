@@ -24,7 +24,7 @@ from .base import (
     mappings,
     read_json,
 )
-from .errors import Refusal, Vendor, broken, no_image, refused, retry_after
+from .errors import Refusal, Vendor, broken, by_words, message_of, no_image, refused, rejected, retry_after
 from .fetch import fetch_image
 from .http import Call
 from .models import ModelStatus, image_model_names, parse_day
@@ -41,8 +41,9 @@ _DEFAULT_QUALITY = "medium"
 #: Seconds by which the SDK's own timeout, which it announces in a header, lies behind the deadline.
 _BEHIND = 5.0
 
-_REJECTED = {"moderation_blocked", "content_policy_violation"}
-_EXHAUSTED = {"insufficient_quota", "billing_hard_limit_reached", "billing_limit_user_error"}
+#: What an error says that comes with status 200 or without a number, as a status. Any other is the server's fault.
+_STATUSES = {"rate_limit_exceeded": 429, "rate_limit_error": 429, "server_overloaded": 503, "overloaded_error": 503}
+_STATUSES |= {"permission_error": 403, "not_found_error": 404, "invalid_request_error": 400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         if data is None:
             text = next((text for item in mappings(content.get("data")) if (text := _text(item, "b64_json"))), None)
             if text is None:
+                self._raise_reported(content, call)
                 promised = isinstance(answer.content, Mapping) and isinstance(content.get("data"), list | None)
                 raise no_image(self.vendor, call.request_id) if promised else broken(self.vendor, call)
             try:
@@ -146,15 +148,32 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
             return None
         if not isinstance(err, openai.APIStatusError):
             return broken(self.vendor, call)
-        words = {str(word) for word in (err.code, err.type) if word}
+        return self._refused(err.body, err.status_code, call)
+
+    def _refused(self, body: Any, status: int, call: Call) -> ProviderFailure:
+        error = mapping(body)
+        words = [error.get("code"), error.get("type"), mapping(error.get("innererror")).get("code")]
+        message = message_of(body)
+        special = by_words(*words, message)
+        if error.get("param") == "model" and "invalid_value" in words:
+            special = failures.ProviderModelUnavailable
         refusal = Refusal(
-            status=err.status_code,
-            code=" ".join(sorted(words)),
-            message=str(mapping(err.body).get("message") or ""),
+            status=status,
+            code=" ".join(sorted({str(word) for word in words if word})),
+            message=message,
             request_id=call.request_id,
             retry_after=retry_after(call.headers),
         )
-        return refused(self.vendor, self.model, refusal, _special(words, str(err.param or "")))
+        return refused(self.vendor, self.model, refusal, special)
+
+    def _raise_reported(self, content: Mapping[str, Any], call: Call) -> None:
+        """Raise the failure that an answer without an image reports although its status is 200, if there is one."""
+        items = mappings(content.get("data"))
+        for error in (content.get("error"), *(item.get("error") for item in items)):
+            if error:
+                raise self._refused(error, _status_of(mapping(error)), call)
+        if any(_is_moderated(item) for item in (content, *items)):
+            raise rejected(self.vendor, call.request_id)
 
     def look_up_model(self, deadline: Deadline) -> ModelStatus:
         """Ask for the model's entry, which also tells when it will be shut down."""
@@ -195,15 +214,24 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         return image_model_names(model.id for model in models if parse_day(model.shutdown_date) is None)
 
 
-def _special(words: set[str], param: str) -> type[ProviderFailure] | None:
-    """What OpenAI's code and type say beyond the status."""
-    if words & _REJECTED:
-        return failures.ContentRejected
-    if words & _EXHAUSTED:
-        return failures.ProviderQuotaExhausted
-    if "model_not_found" in words or (param == "model" and "invalid_value" in words):
-        return failures.ProviderModelUnavailable
-    return None
+def _status_of(error: Mapping[str, Any]) -> int:
+    """The status that an error would have come with; 500 if it says nothing about it."""
+    for value in (error.get("status"), error.get("status_code"), error.get("code"), error.get("type")):
+        text = str(value)
+        if text.isdecimal() and 400 <= int(text) < 600:
+            return int(text)
+        if text in _STATUSES:
+            return _STATUSES[text]
+    return 500
+
+
+def _is_moderated(item: Mapping[str, Any]) -> bool:
+    """Whether a picture is missing because of its content: Azure's filter results, or the flags of gateways."""
+    filters = [*mapping(item.get("content_filter_results")).values()]
+    filters += [*mapping(item.get("prompt_filter_results")).values()]
+    flags = [mapping(result).get("filtered") for result in filters]
+    flags += [item.get(name) for name in ("flagged", "moderated", "moderation_blocked", "content_filtered", "nsfw")]
+    return any(flag is True for flag in flags) or by_words(item.get("finish_reason")) is failures.ContentRejected
 
 
 def _without_ambient_headers(omit: Any) -> dict[str, Any]:

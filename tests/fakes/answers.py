@@ -115,6 +115,8 @@ def _gemini_error(mode: str) -> Answer:
 
 def error(wish: Wish, mode: str) -> Answer | None:
     """The error answer of a mode, or `None` where it is none."""
+    if worded := _worded(mode):
+        return worded
     known = mode.startswith("http_") or (mode in _OPENAI_ERRORS if wish.api == "openai" else mode in _GEMINI_ERRORS)
     if not known:
         return None
@@ -141,7 +143,44 @@ def _padded(wish: Wish, value: Any) -> Answer:
     return _json({**value, "padding": "x" * 100_000})
 
 
-_ODD_USAGE = {"input_tokens": "many\0", "output_tokens": float("nan"), "total_tokens": 7}
+def _reported(wish: Wish, code: str, status: int, word: str) -> Answer:
+    """An error inside an answer whose status is 200, as gateways send it."""
+    if wish.api == "openai":
+        return _json({"error": {"message": "Upstream failed.", "code": code}, "data": None})
+    return _json({"error": {"code": status, "message": f"Upstream failed: {code}", "status": word}})
+
+
+_WRAPPED = "litellm.BadRequestError: OpenAIException - Error code: 400 - {'error': {'code': '%s', 'param': None}}"
+
+#: Errors in other people's words: the status, and the body of either API.
+_WORDED: dict[str, tuple[int, Any]] = {
+    "azure_filter": (
+        400,
+        {
+            "error": {
+                "code": "content_filter",
+                "innererror": {"code": "ResponsibleAIPolicyViolation"},
+                "message": "",
+            }
+        },
+    ),
+    "wrapped_refusal": (400, {"error": {"message": _WRAPPED % "moderation_blocked", "code": "400"}}),
+    "wrapped_refusal_500": (500, {"error": {"message": _WRAPPED % "content_policy_violation", "type": None}}),
+    "wrapped_quota": (429, {"error": {"message": _WRAPPED % "insufficient_quota", "code": "429"}}),
+    "detail": (400, {"detail": "size 1536x864 is not supported"}),
+    "error_text": (400, {"error": "size 1536x864 is not supported"}),
+    "error_list": (400, [{"msg": "size 1536x864 is not supported"}]),
+}
+_NO_PLAN = "You exceeded your current quota, please check your plan and billing details."
+
+
+def _worded(mode: str) -> Answer | None:
+    if mode == "error_plain":
+        return Answer(b"size 1536x864 is not supported", 400, content_type="text/plain")
+    if mode == "no_plan":
+        return _json({"error": {"code": 429, "message": _NO_PLAN, "status": "RESOURCE_EXHAUSTED"}}, 429)
+    return _json(_WORDED[mode][1], _WORDED[mode][0]) if mode in _WORDED else None
+
 
 #: Proper answers (status 200) whose content is special. Each takes the wish.
 SPECIAL: dict[str, Callable[[Wish], Answer]] = {
@@ -176,6 +215,18 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
     "truncated_image": lambda wish: _json(with_images(wish, wish.image()[: len(wish.image()) // 2])),
     "bad_base64": lambda wish: _json(with_images(wish, "this is !!! no base64")),
     "bad_base64_large": lambda wish: _padded(wish, with_images(wish, "!" * 10_000)),
+    "reported_moderation": lambda wish: _reported(wish, "moderation_blocked", 400, "INVALID_ARGUMENT"),
+    "reported_rate": lambda wish: _reported(wish, "rate_limit_exceeded", 429, "RESOURCE_EXHAUSTED"),
+    "reported_number": lambda wish: _reported(wish, "429", 429, ""),
+    "reported_quota": lambda wish: _reported(wish, "insufficient_quota", 429, "RESOURCE_EXHAUSTED"),
+    "reported_key": lambda wish: _reported(wish, "invalid_api_key", 401, "UNAUTHENTICATED"),
+    "reported_model": lambda wish: _reported(wish, "model_not_found", 404, "NOT_FOUND"),
+    "reported_unknown": lambda wish: _reported(wish, "who_knows", 0, ""),
+    "azure_flags": lambda wish: _json({"data": [{"content_filter_results": {"hate": {"filtered": True}}}]}),
+    "flagged": lambda wish: _json({"data": [{"b64_json": None, "flagged": True}]}),
+    "data_prefix": lambda wish: _json(
+        with_images(wish, "data:image/png;base64," + base64.b64encode(wish.image()).decode())
+    ),
     "multi": lambda wish: _json(with_images(wish, wish.image(), *[picture("png", 32, 32)] * 2)),
     "thought_first": lambda wish: _json(_draft_first(wish)),
     "url": lambda wish: _json({"created": 1, "data": [{"url": f"{wish.files_url}/{wish.width}x{wish.height}.png"}]}),

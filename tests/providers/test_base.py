@@ -50,13 +50,31 @@ def test_what_is_not_json_is_refused(text: bytes) -> None:
 
 
 @pytest.mark.usefixtures("libraries")
-def test_base64_is_decoded() -> None:
-    data = bytes(range(256)) * 40
-    assert decode_base64(base64.b64encode(data).decode()) == data
+@pytest.mark.parametrize("mark", ["\ufeff", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_passed_over(mark: Any) -> None:
+    assert read_json(mark + ("{}" if isinstance(mark, str) else b"{}")) == {}
 
 
 @pytest.mark.usefixtures("libraries")
-@pytest.mark.parametrize("text", ["abc", "a b=", "äbcd", "YWJj!"])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: text,
+        lambda text: "data:image/png;base64," + text,
+        lambda text: text.replace("+", "-").replace("/", "_"),
+        lambda text: text.rstrip("="),
+        lambda text: "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76)),
+        lambda text: text.replace("+", "%2B").replace("=", "%3D"),
+    ],
+    ids=["plain", "data address", "url-safe", "unpadded", "lines", "percent"],
+)
+def test_base64_is_read_in_any_spelling_that_needs_no_guess(spell: Any) -> None:
+    data = bytes(range(256)) * 40
+    assert decode_base64(spell(base64.b64encode(data).decode())) == data
+
+
+@pytest.mark.usefixtures("libraries")
+@pytest.mark.parametrize("text", ["abcde", "YW=Jj", "äbcd", "YWJj!", "YWJj\0"])
 def test_damaged_base64_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_base64(text)

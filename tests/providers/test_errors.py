@@ -49,6 +49,20 @@ CONTENT: dict[str, Failure] = {
     "bad_base64": failures.ProviderBadResponse,
     "bad_base64_large": failures.ProviderBadResponse,
 }
+REPORTED: dict[str, Failure] = {
+    "reported_moderation": failures.ContentRejected,
+    "reported_rate": failures.ProviderRateLimited,
+    "reported_number": failures.ProviderRateLimited,
+    "reported_quota": failures.ProviderQuotaExhausted,
+    "reported_key": failures.ProviderAuth,
+    "reported_model": failures.ProviderModelUnavailable,
+    "reported_unknown": failures.ProviderError,
+    "azure_filter": failures.ContentRejected,
+    "wrapped_refusal": failures.ContentRejected,
+    "wrapped_refusal_500": failures.ContentRejected,
+    "wrapped_quota": failures.ProviderQuotaExhausted,
+    "detail": failures.ProviderRefusedRequest,
+}
 DELIVERY: dict[str, Failure] = {
     "hang": failures.ProviderTimeout,
     "hang_body": failures.ProviderTimeout,
@@ -71,17 +85,20 @@ ONLY_OPENAI: dict[str, Failure] = {
     "a_list": failures.ProviderBadResponse,
     "odd_shape": failures.ProviderBadResponse,
     "odd_items": failures.ProviderNoImage,
+    "azure_flags": failures.ContentRejected,
+    "flagged": failures.ContentRejected,
 }
 ONLY_GEMINI: dict[str, Failure] = {
     "bad_key": failures.ProviderAuth,
     "location": failures.ProviderAuth,
+    "no_plan": failures.ProviderQuotaExhausted,
     "no_image": failures.ProviderNoImage,
     "image_other": failures.ProviderNoImage,
     "text_only": failures.ProviderNoImage,
     "continuation": failures.ProviderNoImage,
     "odd_items": failures.ProviderBadResponse,
 }
-SHARED = STATUSES | CONTENT | DELIVERY
+SHARED = STATUSES | CONTENT | REPORTED | DELIVERY
 CASES = [
     *(("openai", mode, failure) for mode, failure in (SHARED | ONLY_OPENAI).items()),
     *(("gemini", mode, failure) for mode, failure in (SHARED | ONLY_GEMINI).items()),
@@ -201,6 +218,26 @@ def test_a_refused_request_leaves_one_line_in_the_log(
     assert "status=400" in lines[0]
     assert "request_id=req_fake" in lines[0]
     assert "bicycle" not in lines[0]
+
+
+@both
+@pytest.mark.parametrize("mode", ["detail", "error_text", "error_list", "error_plain"])
+def test_the_log_says_what_was_objected_to_whatever_the_shape_of_the_body(
+    either_provider: MakeProvider, provider_server: ProviderServer, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    provider_server.script(mode)
+    with pytest.raises(failures.ProviderRefusedRequest):
+        either_provider().generate(request_for())
+    [line] = [record.getMessage() for record in caplog.records if record.name == "images.providers"]
+    assert "size 1536x864 is not supported" in line
+
+
+@both
+def test_a_picture_behind_a_data_prefix_is_not_thrown_away(
+    either_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    provider_server.script("data_prefix")
+    assert len(either_provider().generate(request_for()).data) == provider_server.image_bytes
 
 
 def test_secrets_and_line_breaks_in_a_vendors_message_do_not_reach_the_log(
