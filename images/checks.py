@@ -147,8 +147,8 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
         hint = f'Correct IMAGES["PROVIDERS"]["{alias}"], install what is missing, or choose another IMAGE_PROVIDER.'
         return [Error(str(err), hint=hint, id=PROVIDER_BROKEN)]
     hint = (
-        "Set it in the environment or in IMAGES, or choose a provider that needs no key: IMAGE_PROVIDER=placeholder. "
-        "Until then this provider makes no image; everything else works."
+        "Correct it in the environment or in IMAGES, or choose a provider that needs no key: "
+        "IMAGE_PROVIDER=placeholder. Until then this provider makes no image; everything else works."
     )
     return [
         Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=PROVIDER_NOT_READY) for sentence in sentences

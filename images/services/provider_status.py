@@ -46,6 +46,10 @@ def examine_providers(*, warn_days: int, today: date) -> Iterator[Finding]:
 
 def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
     provider = get_provider(alias)
+    for sentence in provider.doubts():
+        yield attention(
+            PROVIDERS, f"{alias}: {sentence}", "Correct it, or use --generate, which shows whether it works."
+        )
     missing = provider.check()
     for sentence in missing:
         step = f"Correct it in the environment or in IMAGES, or remove {alias} from IMAGE_PROVIDER."
@@ -53,10 +57,6 @@ def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
     if missing:
         yield from _known_deprecation(alias, provider, today)
         return
-    for sentence in provider.doubts():
-        yield attention(
-            PROVIDERS, f"{alias}: {sentence}", "Correct it, or use --generate, which shows whether it works."
-        )
     try:
         status = provider.look_up_model(Deadline.after(TIMEOUT))
     except ProviderFailure as err:
