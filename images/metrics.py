@@ -14,7 +14,7 @@ from typing import Any, cast
 from wsgiref.simple_server import WSGIServer
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.db.models import Count, Min, Q
 from django.http import HttpResponse
 from django.utils import timezone
@@ -24,7 +24,7 @@ from rest_framework.request import Request
 from .api.views import ImagesAPIView
 from .exceptions import ImagesError
 from .models import GeneratedImage, Status
-from .services.database import release_connections, rows
+from .services.database import rows
 from .signals import image_deleted, image_generated, image_generation_failed
 
 try:
@@ -105,7 +105,9 @@ def _under_way() -> Iterator[Any]:
     except DatabaseError:
         return
     finally:
-        release_connections()  # a worker's server gives each request of Prometheus a thread of its own
+        connection = connections[pending.db]
+        if not connection.in_atomic_block:
+            connection.close()  # a worker's server gives each request of Prometheus a thread of its own
     under_way = GaugeMetricFamily("images_under_way", "Generations that have not ended.", labels=["state"])
     for state in ("running", "queued"):
         under_way.add_metric([state], found[state])

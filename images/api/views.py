@@ -35,9 +35,10 @@ from rest_framework.views import APIView
 from ..conf import conf
 from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerations
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
-from ..services import delete_image, generate_image, generate_image_later
-from ..services.generation import limit_concurrency
+from ..services import delete_image, generate_image
+from ..services.generation import limit_concurrency, queue_generation
 from ..services.queue import finished, wait_for
+from ..services.request import GenerationRequest
 from ..storage import ROOT, safe_directory
 from .authentication import (
     ImagesSessionAuthentication,
@@ -385,7 +386,7 @@ def generate_in_time(preferences: Preferences, arguments: dict[str, Any]) -> Out
         image = generate_image(**arguments)
         in_time = preferences.wait is not None and time.monotonic() - started <= preferences.wait
         return Outcome(image=image, applied=preferences.applied(in_time=True) if in_time else "")
-    image = generate_image_later(**arguments)
+    image = queue_generation(GenerationRequest(**arguments), release=True)
     if image.status == Status.PENDING and patience:
         image = _wait(image, patience)
     in_time = image.current_status != Status.PENDING

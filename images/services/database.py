@@ -1,4 +1,4 @@
-"""The database, as the services use it: read where it is written, commit at once, let go while a provider works."""
+"""The database as the services use it: read where rows are written, commit at once, let go while a provider works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError, connections, router, tra
 from ..exceptions import DatabaseUnavailable, OpenTransactionError
 from ..models import GeneratedImage, GeneratedImageQuerySet
 
-_SENTENCE = (
+_OPEN_TRANSACTION = (
     "generate_image() was called inside transaction.atomic(): a rollback would lose a picture that was paid for, and "
     "the transaction would stay open for as long as the provider works. Call it outside the block; in a view, "
     "exempt the view from ATOMIC_REQUESTS with @transaction.non_atomic_requests; or hand it to "
@@ -19,16 +19,16 @@ _SENTENCE = (
 
 
 def rows() -> GeneratedImageQuerySet:
-    """Every image's row, read where rows are written: a replica may lag behind."""
+    """Every image's row, read from the database that rows are written to: a replica may lag behind."""
     return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
 
 
 @contextmanager
 def before_paying() -> Iterator[None]:
-    """For what is done before a provider is asked: a database that fails has cost nothing.
+    """Report a database that is locked, full or gone, in a block that is left before any provider is asked.
 
     Raises:
-        DatabaseUnavailable: The database is locked, full or gone.
+        DatabaseUnavailable: The database did not do what it was asked for.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def committed_at_once() -> Iterator[None]:
     statement gets a savepoint.
 
     Raises:
-        OpenTransactionError: Somebody's transaction is open, on whichever database.
+        OpenTransactionError: A transaction is open, on any of the databases.
     """
     with ExitStack() as stack:
         try:
@@ -54,7 +54,7 @@ def committed_at_once() -> Iterator[None]:
                 if connection.in_atomic_block:
                     stack.enter_context(transaction.atomic(using=connection.alias, durable=True))
         except RuntimeError as err:
-            raise OpenTransactionError(_SENTENCE) from err
+            raise OpenTransactionError(_OPEN_TRANSACTION) from err
         yield
 
 

@@ -17,6 +17,7 @@ from ..exceptions import (
     ProviderBadImage,
     ProviderFailure,
     ProviderModelUnavailable,
+    ProviderNotConfigured,
     ProviderRateLimited,
     ProviderTimeout,
 )
@@ -27,13 +28,13 @@ from .test_runs import refuse_in_test_run
 
 logger = logging.getLogger("images.providers")
 
-#: How often a provider is asked at the most for one request, where nothing can have been billed.
+#: How often a provider is asked at the most for one request, if nothing can have been billed.
 MAX_TRIES = 3
 #: Seconds before the second try of an overloaded or unreachable provider; doubled before the third.
 BACKOFF = 0.5
 
-#: Providers and models that this process has reported as missing.
-_reported: set[tuple[str, str]] = set()
+#: What this process has reported: the event, the provider, and its model.
+_reported: set[tuple[str, str, str]] = set()
 _reporting = threading.Lock()
 
 
@@ -49,7 +50,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
+class VerifiedImage:
     """A verified image, and the provider that made it."""
 
     provider: str
@@ -60,7 +61,7 @@ class Verified:
 RequestFor = Callable[[ImageProvider, Deadline], ImageRequest]
 
 
-def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Verified:
+def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> VerifiedImage:
     """Ask the configured providers in turn until one has made an image.
 
     Each gets an equal share of the time that is left, so that one which hangs leaves the next enough.
@@ -98,11 +99,9 @@ def _most_telling(failures: list[ProviderFailure]) -> ProviderFailure:
     return next((failure for failure in failures if failure.retryable), failures[0])
 
 
-def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Verified:
-    """Ask one provider, again only where nothing can have been billed and the pause fits into its time."""
-    tries = 0
-    while True:
-        tries += 1
+def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> VerifiedImage:
+    """Ask one provider, again only if nothing can have been billed and the pause fits into its time."""
+    for tries in range(1, MAX_TRIES + 1):
         try:
             return _attempt(alias, request_for, deadline, attempts)
         except ProviderFailure as err:
@@ -111,6 +110,7 @@ def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list
             if pause is None or pause > deadline.remaining / 2:
                 raise
             time.sleep(pause)
+    raise AssertionError("the last try has returned or raised")
 
 
 def _pause(failure: ProviderFailure, tries: int) -> float | None:
@@ -123,23 +123,24 @@ def _pause(failure: ProviderFailure, tries: int) -> float | None:
     return max(backoff, failure.retry_after or 0)
 
 
-def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> Verified:
+def _attempt(
+    alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]
+) -> VerifiedImage:
     started = time.monotonic()
     model, code, request_id = "", "internal_error", ""
     try:
-        provider = get_provider(alias)
-        model = provider.model
+        provider, model = _load(alias)
         if not deadline.remaining:
             raise ProviderTimeout
         refuse_in_test_run(alias, provider)
         image = provider.generate(request_for(provider, deadline))
         model, code, request_id = image.model or model, "ok", image.request_id
-        return Verified(provider=alias, image=image, info=_judge(image))
+        return VerifiedImage(provider=alias, image=image, info=_judge(image))
     except ImagesError as err:
         code = err.code
         request_id = getattr(err, "request_id", "") or request_id
         if isinstance(err, ProviderModelUnavailable):
-            _report_once(alias, model, err)
+            _report_once("provider_model_unavailable", alias, model, err.message)
         raise
     finally:
         ms = round((time.monotonic() - started) * 1000)
@@ -148,13 +149,32 @@ def _attempt(alias: str, request_for: RequestFor, deadline: Deadline, attempts: 
         log_event(logger, logging.DEBUG, "provider_attempt", **asdict(attempt))
 
 
-def _report_once(alias: str, model: str, err: ProviderModelUnavailable) -> None:
-    """Say at error level that a model is gone: once a process, since every further request meets it too."""
+def _load(alias: str) -> tuple[ImageProvider, str]:
+    """The provider and its model.
+
+    Raises:
+        ProviderNotConfigured: There is none, its class cannot be imported, or it does not accept its options.
+    """
+    try:
+        provider = get_provider(alias)
+        return provider, provider.model
+    except ImagesError:
+        raise
+    except Exception as err:
+        _report_once("provider_not_loaded", alias, "", repr(err))
+        raise ProviderNotConfigured(
+            f'The image provider {alias!r} could not be loaded. The operator has to look at IMAGES["PROVIDERS"]; '
+            "the server's log has the reason."
+        ) from err
+
+
+def _report_once(event: str, alias: str, model: str, error: str) -> None:
+    """Log at error level what every further request meets too: once in each process."""
     with _reporting:
-        if (alias, model) in _reported:
+        if (event, alias, model) in _reported:
             return
-        _reported.add((alias, model))
-    log_event(logger, logging.ERROR, "provider_model_unavailable", provider=alias, model=model, error=err.message)
+        _reported.add((event, alias, model))
+    log_event(logger, logging.ERROR, event, provider=alias, model=model, error=error)
 
 
 def _judge(image: ProviderImage) -> ImageInfo:

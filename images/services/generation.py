@@ -1,27 +1,25 @@
-"""The one path a generation takes, whoever asked, from the arguments to `ready` or `failed`.
+"""The one path that a generation takes, whoever asked for it, from the arguments to `ready` or `failed`.
 
-Input, row, concurrency, prompt, failover, file, ready: at once, or on one of the queue's workers.
+Input, row, concurrency, prompt, failover, file, ready: in this process, or on one of the queue's workers.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import hashlib
+import inspect
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, router, transaction
+from django.db import Error, connections, transaction
 from django.utils import timezone
 
 from .. import storage
@@ -34,99 +32,116 @@ from ..providers.http import bounded_memory
 from ..signals import image_generated, image_generation_failed
 from . import queue
 from .database import release_connections, rows
-from .failover import Verified, ask_providers
+from .failover import VerifiedImage, ask_providers
 from .prompts import ASPECT_RATIOS
 from .repair import fail_stopped
-from .request import GenerationRequest, take_request
+from .request import GenerationRequest
 
 logger = logging.getLogger("images")
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 #: How often the result of a paid generation is offered to the database before only the log keeps it.
 WRITE_TRIES = 3
 
 
-def generate_image(
-    *,
-    content_item_id: str,
-    title: str,
-    description: str | None = None,
-    variant: str = "hero",
-    user: AbstractBaseUser | AnonymousUser | None = None,
-    idempotency_key: str | None = None,
-    idempotency_scope: str | None = None,
-    seed: int | None = None,
-) -> GeneratedImage:
+# --- the public functions -------------------------------------------------------------------------------------------
+
+
+def _with_arguments_of(
+    build: Callable[Arguments, GenerationRequest],
+) -> Callable[[Callable[[GenerationRequest], Result]], Callable[Arguments, Result]]:
+    """Let a function of a request take the request's fields, so that they are spelt out once.
+
+    Type checkers, `help()` and `inspect.signature` see them.
+    """
+
+    def decorate(function: Callable[[GenerationRequest], Result]) -> Callable[Arguments, Result]:
+        @wraps(function)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            return function(build(*args, **kwargs))
+
+        @wraps(function)
+        async def acall(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
+            return await cast("Awaitable[Any]", function(build(*args, **kwargs)))
+
+        outer: Any = acall if inspect.iscoroutinefunction(function) else call
+        returns = inspect.signature(function).return_annotation
+        signature = inspect.signature(build).replace(return_annotation=returns)
+        outer.__signature__ = signature
+        parameters = signature.parameters.values()
+        outer.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returns}
+        return cast("Callable[Arguments, Result]", outer)
+
+    return decorate
+
+
+@_with_arguments_of(GenerationRequest)
+def generate_image(request: GenerationRequest) -> GeneratedImage:
     """Make an image, store it and return its row.
 
-    It blocks until the image is there: 5 to 90 seconds (`IMAGE_DEADLINE`). While the provider works, no
-    database connection of this thread stays open, so do not call it while you iterate over a queryset.
+    It blocks until the image is there: 5 to 90 seconds (`IMAGE_DEADLINE`). While the provider works, no database
+    connection of this thread stays open (but for SQLite's), so do not call it while you iterate over a queryset.
 
     Args:
         content_item_id: What the image belongs to, in the caller's own terms; 1 to 255 characters.
         title: 1 to 500 characters.
         description: Up to 100,000 characters; a summary of it goes into the prompt.
         variant: `"hero"` (16:9) or `"inline"` (4:3).
-        user: Who it is made for. They own the image and see it in the API.
+        user: The user it is made for, who owns the image and sees it in the API.
         idempotency_key: Up to 255 characters. The same key and content give the same image again, paid once.
-        idempotency_scope: Whose key it is; each user's own by default.
+        idempotency_scope: Up to 80 characters. The same key in another scope is another key. By default each user
+            has a scope.
         seed: Repeats the choice of style and hints of an earlier image.
 
     Returns:
-        The row in status `ready`; `image.public_url()` is the picture's address. `image.replayed` is true
-        where an idempotency key was repeated.
+        The row in status `ready`; `image.public_url()` is the picture's address. `image.replayed` is true if an
+        idempotency key was repeated.
 
     Raises:
         images.exceptions.OpenTransactionError: Inside `transaction.atomic()`; the sentence says what to do instead.
         images.exceptions.InvalidRequest: The arguments are not valid.
         images.exceptions.RequestInProgress: The image for this key is being made at this moment.
         images.exceptions.IdempotencyKeyReused: The key stands for other content.
+        images.exceptions.DatabaseUnavailable: The row could not be written, so no provider was asked.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone, and no provider was asked.
         images.exceptions.TooManyGenerations: This process is at `IMAGE_MAX_CONCURRENCY`.
-        images.exceptions.ProviderFailure: No provider of the chain painted; its subclasses say why.
+        images.exceptions.ProviderFailure: No provider made an image; its subclasses say why.
         images.exceptions.StorageError: The image could not be stored.
-        images.exceptions.QueueUnavailable: Where `IMAGE_RUN_ON_WORKERS` is on: no worker took it up.
+        images.exceptions.QueueUnavailable: With `IMAGE_RUN_ON_WORKERS`: no worker took it up.
     """
-    request = take_request(
-        content_item_id=content_item_id,
-        title=title,
-        description=description,
-        variant=variant,
-        user=user,
-        idempotency_key=idempotency_key,
-        idempotency_scope=idempotency_scope,
-        seed=seed,
-    )
-    on_workers = conf.run_on_workers
-    while True:
-        if earlier := request.earlier():
-            return earlier
-        with limit_concurrency():
-            image = request.begin(queued=on_workers)
-            if image is None:
-                continue  # somebody was faster with the same key: look at what they made of it
-            if not on_workers:
-                return GenerationRun(image).run()
-            queue.publish(image)
-            return queue.wait_for_worker(image)
+    return _generate(request)
 
 
-def generate_image_later(
-    *,
-    content_item_id: str,
-    title: str,
-    description: str | None = None,
-    variant: str = "hero",
-    user: AbstractBaseUser | AnonymousUser | None = None,
-    idempotency_key: str | None = None,
-    idempotency_scope: str | None = None,
-    seed: int | None = None,
-) -> GeneratedImage:
+@_with_arguments_of(GenerationRequest)
+async def agenerate_image(request: GenerationRequest) -> GeneratedImage:
+    """Make an image, store it and return its row, while the event loop goes on with other work.
+
+    Arguments, result and errors are those of `generate_image`. The work is done in a thread of its own, which closes
+    its database connections at its end; the receivers of signals are called there. Inside a test case's transaction,
+    which is tied to a thread, it is done where Django's own async calls reach the database.
+
+    Cancelling the caller's task does not stop it: the provider bills all the same, so the image is stored and found
+    by its content item or its idempotency key.
+    """
+    if await sync_to_async(_in_transaction)():
+        # A test case's, or another one, in which the call is refused; a thread of its own would see neither.
+        return await sync_to_async(_generate)(request)
+    # The loop's own pool has a few threads, which its name look-ups need; IMAGE_MAX_CONCURRENCY is the bound here.
+    executor = ThreadPoolExecutor(1, thread_name_prefix="images-generation")
+    try:
+        return await sync_to_async(_generate_and_close, thread_sensitive=False, executor=executor)(request)
+    finally:
+        executor.shutdown(wait=False)
+
+
+@_with_arguments_of(GenerationRequest)
+def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     """Let one of the queue's workers make an image, and return its row at once.
 
     It can be called inside `transaction.atomic()`: the request is queued when that commits, and forgotten when it is
-    rolled back. A queue that cannot be reached then shows on the row, which fails, and by `image_generation_failed`.
+    rolled back. A queue that cannot be reached then shows on the row, which fails, and in `image_generation_failed`.
 
     The arguments are those of `generate_image`.
 
@@ -140,106 +155,10 @@ def generate_image_later(
         images.exceptions.RequestInProgress: The image for this key is being made, or waits in the queue.
         images.exceptions.IdempotencyKeyReused: The key stands for other content.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone.
+        images.exceptions.DatabaseUnavailable: The row could not be written.
         images.exceptions.QueueUnavailable: The queue cannot be reached, and no transaction is open.
     """
-    if not conf.queue:
-        raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery".')
-    request = take_request(
-        content_item_id=content_item_id,
-        title=title,
-        description=description,
-        variant=variant,
-        user=user,
-        idempotency_key=idempotency_key,
-        idempotency_scope=idempotency_scope,
-        seed=seed,
-    )
-    return _queue(request)
-
-
-def _queue(request: GenerationRequest) -> GeneratedImage:
-    using = router.db_for_write(GeneratedImage)
-    while True:
-        if earlier := request.earlier():
-            return earlier
-        image = request.begin(queued=True, own=False)
-        if image is None:
-            continue  # somebody was faster with the same key
-        if transaction.get_connection(using).in_atomic_block:
-            # Nobody is left to catch what is raised after the commit, and other receivers come after this one.
-            transaction.on_commit(partial(queue.publish_quietly, image), using=using, robust=True)
-        else:
-            queue.publish(image)
-        return image
-
-
-async def agenerate_image(
-    *,
-    content_item_id: str,
-    title: str,
-    description: str | None = None,
-    variant: str = "hero",
-    user: AbstractBaseUser | AnonymousUser | None = None,
-    idempotency_key: str | None = None,
-    idempotency_scope: str | None = None,
-    seed: int | None = None,
-) -> GeneratedImage:
-    """Make an image, store it and return its row, while the event loop goes on with other work.
-
-    Arguments, answer and errors are those of `generate_image`. The work is done in a thread of its own, which closes
-    its database connections at its end; the receivers of signals are called there. Inside a test case's transaction,
-    which is tied to a thread, it is done where Django's own async calls reach the database.
-
-    Cancelling the caller's task does not stop it: the provider bills all the same, so the image is stored and found
-    by its content item or its idempotency key.
-    """
-
-    def generate() -> GeneratedImage:
-        return generate_image(
-            content_item_id=content_item_id,
-            title=title,
-            description=description,
-            variant=variant,
-            user=user,
-            idempotency_key=idempotency_key,
-            idempotency_scope=idempotency_scope,
-            seed=seed,
-        )
-
-    if await sync_to_async(_inside_transaction)():
-        # A test case's, or somebody else's, in which the call is refused; a thread of its own would see neither.
-        return await sync_to_async(generate)()
-    return await _in_own_thread(generate)
-
-
-def _inside_transaction() -> bool:
-    """Whether the caller has a transaction open."""
-    return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
-
-
-async def _in_own_thread(work: Callable[[], Result]) -> Result:
-    """Run `work` to its end, whatever becomes of the caller.
-
-    The loop's own pool of threads would do for a few: it has as many as the machine has cores, and four more, and the
-    loop's name look-ups wait in the same queue. How many work at once is bounded by `IMAGE_MAX_CONCURRENCY`.
-    """
-    future: Future[Result] = Future()
-    future.set_running_or_notify_cancel()  # from now on nobody can cancel it
-    context = contextvars.copy_context()
-    threading.Thread(target=_run, args=(future, context, work), name="images-generation").start()
-    return await asyncio.wrap_future(future)
-
-
-def _run(future: Future[Result], context: contextvars.Context, work: Callable[[], Result]) -> None:
-    try:
-        try:
-            result = context.run(work)
-        finally:
-            connections.close_all()  # only this thread's
-    except BaseException as err:  # noqa: BLE001  (handed to the caller, who raises it)
-        future.set_exception(err)
-    else:
-        future.set_result(result)
+    return queue_generation(request, release=False)
 
 
 def run_generation(image_id: uuid.UUID, *, redelivered: bool = False) -> float | None:
@@ -262,6 +181,62 @@ def run_generation(image_id: uuid.UUID, *, redelivered: bool = False) -> float |
     with suppress(ImagesError):  # the row and the log have it, and there is no caller to tell
         GenerationRun(found).run()
     return None
+
+
+# --- the path -------------------------------------------------------------------------------------------------------
+
+
+def _generate(request: GenerationRequest) -> GeneratedImage:
+    request, on_workers = request.cleaned(), conf.run_on_workers
+    if earlier := request.find_earlier():
+        return earlier
+    with limit_concurrency():
+        image = request.write_row(queued=on_workers)
+        if image.replayed:
+            return image
+        if not on_workers:
+            return GenerationRun(image).run()
+        release_connections()
+        queue.publish(image)
+        return queue.wait_for_worker(image)
+
+
+def _generate_and_close(request: GenerationRequest) -> GeneratedImage:
+    try:
+        return _generate(request)
+    finally:
+        connections.close_all()  # only this thread's
+
+
+def _in_transaction() -> bool:
+    return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
+
+
+def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedImage:
+    """Do what `generate_image_later` does.
+
+    Args:
+        request: Its arguments.
+        release: Give this thread's database connections back while the queue is asked, which may take seconds. Not if
+            the caller may be in the middle of a queryset.
+    """
+    if not conf.queue:
+        raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery".')
+    request = request.cleaned()
+    if earlier := request.find_earlier():
+        return earlier
+    image = request.write_row(queued=True, durable=False)
+    if image.replayed:
+        return image
+    using = rows().db
+    if transaction.get_connection(using).in_atomic_block:
+        # After the commit there is no caller to raise to, and other receivers come after this one.
+        transaction.on_commit(partial(queue.publish_quietly, image), using=using, robust=True)
+        return image
+    if release:
+        release_connections()
+    queue.publish(image)
+    return image
 
 
 # --- one run --------------------------------------------------------------------------------------------------------
@@ -299,7 +274,7 @@ class GenerationRun:
         try:
             storage.check_space(self.image.file_stem)
             release_connections()
-            with bounded_memory():  # bounds how many images are read, verified and written at one moment
+            with bounded_memory():  # few images are read, verified and written at one moment
                 verified = ask_providers(self._request, self.deadline, self.attempts)
                 name = storage.save(self.image.file_stem, verified.info.extension, verified.image.data)
                 self._describe(verified, name)
@@ -320,16 +295,16 @@ class GenerationRun:
             deadline=deadline,
         )
 
-    def _describe(self, verified: Verified, name: str) -> None:
+    def _describe(self, verified: VerifiedImage, name: str) -> None:
         image, data = self.image, verified.image.data
         image.file.name = name
         image.mime_type, image.size_bytes = verified.info.mime_type, len(data)
         image.width, image.height = verified.info.width, verified.info.height
         image.sha256 = hashlib.sha256(data).hexdigest()
-        self._name_painter(verified.provider, verified.image.model)
+        self._record_provider(verified.provider, verified.image.model)
         image.usage = dict(verified.image.usage) if verified.image.usage is not None else None
 
-    def _name_painter(self, provider: str, model: str) -> None:
+    def _record_provider(self, provider: str, model: str) -> None:
         """What the provider calls its model may be of any length, and the picture is paid for."""
         for name, value in (("provider", provider), ("model", model)):
             setattr(self.image, name, value[: getattr(GeneratedImage._meta.get_field(name), "max_length", None)])
@@ -343,8 +318,8 @@ class GenerationRun:
             log_event(
                 logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
             )
-            raise
-        if not written:  # deleted, or taken up by somebody else
+            raise ImagesError(_UNRECORDED) from err
+        if not written:  # deleted, or taken up by another worker
             storage.remove(image.file_name)
             raise ImageNotFound("The image was deleted while it was being generated.")
         log_event(
@@ -360,12 +335,12 @@ class GenerationRun:
         self._after_commit(lambda: image_generated.send_robust(GeneratedImage, image=image))
 
     def _fail(self, err: BaseException) -> None:
-        """Say on the row what went wrong, as far as the database still listens."""
+        """Record on the row what went wrong, if the database still answers."""
         image = self.image
         known = err if isinstance(err, ImagesError) else ImagesError()
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
         last = self.attempts[-1] if self.attempts else {}
-        self._name_painter(last.get("provider", ""), last.get("model", ""))
+        self._record_provider(last.get("provider", ""), last.get("model", ""))
         try:
             self._write()
         except Error as database_err:
@@ -385,7 +360,7 @@ class GenerationRun:
 
     @staticmethod
     def _after_commit(send: Callable[[], Any]) -> None:
-        transaction.on_commit(send, using=router.db_for_write(GeneratedImage), robust=True)
+        transaction.on_commit(send, using=rows().db, robust=True)
 
     def _write(self) -> bool:
         """Write the outcome; whether the row was still there.
@@ -399,13 +374,12 @@ class GenerationRun:
         image.duration_ms = round((time.monotonic() - self.started) * 1000)
         names = [field.attname for field in GeneratedImage._meta.concrete_fields if field.attname in _OUTCOME]
         values = {name: getattr(image, name) for name in names}
-        rows = GeneratedImage.objects.filter(pk=image.pk, started_at=image.started_at)
-        rows = rows.exclude(status=Status.DELETING)
+        found = rows().filter(pk=image.pk, started_at=image.started_at).exclude(status=Status.DELETING)
         for tries_left in range(WRITE_TRIES - 1, -1, -1):
             try:
-                return bool(rows.update(**values))
+                return bool(found.update(**values))
             except Error:
-                if not tries_left or transaction.get_connection(rows.db).in_atomic_block:
+                if not tries_left or transaction.get_connection(found.db).in_atomic_block:
                     raise
                 release_connections()  # the connection may be the one that broke
                 time.sleep(0.2)
@@ -415,6 +389,9 @@ class GenerationRun:
         return {"image": self.image.pk, "content_item": self.image.content_item_id, "variant": self.image.variant}
 
 
+#: Not `DatabaseUnavailable`, after which it would be asked for, and paid for, again.
+_UNRECORDED = "The image was made, but could not be recorded. The operator gets it back with reconcile_images."
+
 _OUTCOME = {
     "status", "file", "mime_type", "width", "height", "size_bytes", "sha256", "provider", "model", "usage",
     "attempts", "duration_ms", "error_code", "error_message", "finished_at",
@@ -423,35 +400,33 @@ _OUTCOME = {
 
 # --- concurrency ----------------------------------------------------------------------------------------------------
 
-
-_slots_lock = threading.Lock()
-_taken = 0
+_concurrency_lock = threading.Lock()
+_running = 0
 
 
 @contextmanager
 def limit_concurrency() -> Iterator[None]:
-    """Hold one of the `IMAGE_MAX_CONCURRENCY` slots of this process.
+    """Count as one of the `IMAGE_MAX_CONCURRENCY` generations of this process, until the block ends.
 
-    A caller is turned away at once rather than queued: a queue in memory would hide from everybody, the
-    load balancer included, that this process is full.
+    A caller is turned away at once rather than queued: a queue in memory would hide from the load balancer that this
+    process is full.
 
     Raises:
-        TooManyGenerations: All slots are taken.
+        TooManyGenerations: As many are under way as are allowed.
     """
-    global _taken
-    with _slots_lock:
-        if _taken >= conf.max_concurrency:
+    global _running
+    with _concurrency_lock:
+        if _running >= conf.max_concurrency:
             raise TooManyGenerations(retry_after=RETRY_AFTER)
-        _taken += 1
+        _running += 1
     try:
         yield
     finally:
-        with _slots_lock:
-            _taken -= 1
+        with _concurrency_lock:
+            _running -= 1
 
 
 # --- shutdown -------------------------------------------------------------------------------------------------------
-
 
 _under_way_lock = threading.Lock()
 _under_way: set[Any] = set()

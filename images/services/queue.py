@@ -3,26 +3,33 @@
 The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.tasks` has the one for Celery.
 
 A queue delivers at least once, and anything may be killed at any moment, so the row decides who makes the image: one
-conditional UPDATE takes it up and leaves the moment as its mark (`started_at`). Whoever does not get it does nothing.
+conditional UPDATE takes it up and leaves the moment as its mark (`started_at`). The others do nothing.
 What a provider may have billed is not asked for again unless the operator wants it (`IMAGE_RETRY_LOST`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from ..conf import conf
-from ..exceptions import RATE_LIMIT_PAUSE, ImageNotFound, ImagesError, ProviderRateLimited, QueueUnavailable
+from ..exceptions import (
+    RATE_LIMIT_PAUSE,
+    RETRY_AFTER,
+    ImageNotFound,
+    ImagesError,
+    ProviderRateLimited,
+    ProviderTimeout,
+    QueueUnavailable,
+)
 from ..logs import log_event
 from ..models import NOT_TAKEN_UP, STALE_AFTER, STOPPED, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
@@ -31,9 +38,9 @@ from .repair import rescue
 
 logger = logging.getLogger("images")
 
-#: Seconds between two looks at a row that somebody waits for: at first, and at the most.
+#: Seconds between two looks at a row that a caller waits for: at first, and at the most.
 FIRST_LOOK, LONGEST_PAUSE = 0.1, 1.0
-#: Seconds after which a request that no worker has taken up is worth a word to the operator.
+#: Seconds after which the operator is told of a request that no worker has taken up.
 WAITING_LONG = 60
 
 
@@ -46,12 +53,11 @@ def publish(image: GeneratedImage) -> None:
     Raises:
         QueueUnavailable: The queue did not take it; the row has failed.
     """
-    release_connections()  # a queue that does not answer must not hold one
     try:
         import_string(conf.queue)(str(image.pk))
     except Exception as err:
         log_event(logger, logging.ERROR, "queue_failed", exc_info=err, image=image.pk)
-        failure = QueueUnavailable(retry_after=5)
+        failure = QueueUnavailable(retry_after=RETRY_AFTER)
         if not give_up(image, failure):
             return  # it had arrived all the same: a worker has it already
         raise failure from err
@@ -59,7 +65,7 @@ def publish(image: GeneratedImage) -> None:
 
 
 def publish_quietly(image: GeneratedImage) -> None:
-    """The same where nobody can be told: the row says that it failed."""
+    """Put a pending row into the queue when there is no caller to raise to: the row says if that failed."""
     with suppress(QueueUnavailable):
         publish(image)
 
@@ -68,7 +74,7 @@ def give_up(row: GeneratedImage, failure: ImagesError) -> bool:
     """Let a pending row fail.
 
     Returns:
-        Whether it did: not where somebody has taken it up, finished or deleted it since it was read.
+        Whether it did: not if it was taken up, finished or deleted since it was read.
     """
     values = {
         "status": Status.FAILED,
@@ -125,7 +131,7 @@ def take_up(image_id: uuid.UUID, *, redelivered: bool) -> GeneratedImage | float
 
 
 def worker_lost(image_id: uuid.UUID) -> None:
-    """Settle a row whose worker is known to be dead: it is ready where its file is there, and has failed where not.
+    """Settle a row whose worker is known to be dead: it is ready if its file is there, and has failed if not.
 
     Raises:
         StorageError: Whether the file is there cannot be told.
@@ -164,45 +170,67 @@ def _claim(row: GeneratedImage, now: datetime) -> bool:
 
 
 def wait_for(image: GeneratedImage, seconds: float) -> GeneratedImage:
-    """Wait until an image is ready or has failed. No database connection is held between two looks.
+    """Wait until an image is ready or has failed. No pooled database connection is held between two looks.
 
     Args:
         image: A pending row.
         seconds: How long at the most.
 
     Returns:
-        The row as it is then; still `pending` where the time was up.
+        The row as it is then; still `pending` if the time was up.
 
     Raises:
         ImageNotFound: It was deleted meanwhile.
+        ImagesError: The database does not answer at the end of the time.
     """
     end, pause = time.monotonic() + seconds, FIRST_LOOK
     while True:
-        row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
-        if row is None:
-            raise ImageNotFound("The image was deleted while it was being generated.")
         left = end - time.monotonic()
-        if row.current_status != Status.PENDING or left <= 0:
+        row = _look(image, is_last=left <= 0)
+        if row is not None and (row.current_status != Status.PENDING or left <= 0):
             return row
         release_connections()
-        time.sleep(min(pause, left))
+        time.sleep(max(0, min(pause, left)))
         pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def _look(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
+    """Read the row; `None` if the database does not answer, and there will be another look."""
+    try:
+        row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
+    except (OperationalError, InterfaceError) as err:
+        if is_last:  # not `DatabaseUnavailable`: a worker may have paid for the image
+            raise ImagesError from err
+        return None
+    if row is None:
+        raise ImageNotFound("The image was deleted while it was being generated.")
+    return row
 
 
 def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
     """Wait as a caller of `generate_image` does: for a worker up to the deadline, and then for its work.
 
     Raises:
-        ImagesError: What the worker recorded, or `QueueUnavailable` where none has taken it up.
+        ImagesError: What the worker recorded.
+        ProviderTimeout: The worker has not recorded anything, although its time is over.
+        QueueUnavailable: No worker has taken it up.
     """
     row = wait_for(image, conf.deadline)
     if row.current_status == Status.PENDING and not _recall(row):
-        row = wait_for(row, math.inf)  # it ends by itself: a row whose deadline has passed counts as failed
+        row = wait_for(row, _longest_run())
+        if row.current_status == Status.PENDING:
+            raise ProviderTimeout
     return finished(row)
 
 
+def _longest_run() -> float:
+    """Seconds after which a row that was taken up cannot be pending, as far as clocks agree."""
+    longest = max(conf.deadline, conf.queue_timeout) if conf.retry_lost else conf.deadline
+    return longest + STALE_AFTER.total_seconds()
+
+
 def _recall(row: GeneratedImage) -> bool:
-    """Take a row that nobody has taken up back from the queue: its caller does not wait any longer."""
+    """Take a row that no worker has taken up back from the queue: its caller does not wait any longer."""
     return row.started_at is None and give_up(row, QueueUnavailable(NOT_TAKEN_UP))
 
 

@@ -26,7 +26,7 @@ async def entered(gate: Gate) -> None:
 
 
 def generation_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "images-generation"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("images-generation")]
 
 
 @pytest.mark.django_db
