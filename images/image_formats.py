@@ -1,8 +1,8 @@
 """Judging bytes: is this a whole PNG, JPEG or WebP, and how large is it?
 
-"Whole" is verified, not decoded pixel by pixel: PNG by its chunks' checksums and order, JPEG by its segments, its
-scans and the end marker, WebP by its RIFF sizes and its frame header. The work is done by `zlib` and `re` at C speed
-on the bytes where they lie, without copies.
+"Whole" is verified, not decoded pixel by pixel: PNG by its chunks' checksums and order and the beginning of its
+compressed pixels, JPEG by its segments, its tables, its scans and the end marker, WebP by its RIFF sizes and its
+frame header. The work is done by `zlib` and `re` at C speed on the bytes where they lie, without copies.
 
 Bytes after the picture's own end are tolerated in all three: Google's JPEGs carry a gain map there, browsers ignore
 them, and a picture that was paid for is not thrown away because of them. They are harmless where they are served
@@ -79,6 +79,8 @@ def inspect_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Colour type -> bit depths allowed with it.
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
+#: How many bytes of pixels are inflated, and the last of the five filters that each line names first.
+_INFLATED, _LAST_FILTER = 16_384, 4
 _CHUNK_TYPE = re.compile(rb"[A-Za-z]{4}")
 
 
@@ -97,13 +99,15 @@ def _png_size(data: bytes) -> Size:
         raise NotAnImage("the PNG does not begin with its header")
     width, height, colour = _png_header(data, start, length)
     before, has_pixels, has_palette = kind, False, False
-    for kind, _start, length in chunks:
+    pixels = _PngPixels()
+    for kind, start, length in chunks:
         if kind == b"IEND":
             break
         if kind == b"IDAT":
             if has_pixels and before != b"IDAT":
                 raise NotAnImage("the PNG's picture data is torn apart")
             has_pixels = has_pixels or length > 0
+            pixels.feed(data, start, length)
         elif kind == b"PLTE":
             if has_pixels or has_palette or colour in {0, 4} or not length or length % 3 or length > 768:
                 raise NotAnImage("the PNG's palette is out of place")
@@ -113,7 +117,46 @@ def _png_size(data: bytes) -> Size:
         before = kind
     if not has_pixels or (colour == 3 and not has_palette):
         raise NotAnImage("the PNG has no picture data or lacks its palette")
+    pixels.check()
     return width, height
+
+
+class _PngPixels:
+    """The beginning of the compressed pixels: enough to tell that they are a zlib stream of filtered lines.
+
+    Inflating all of them would cost 10 ms a picture; their checksums tell already that no byte has been changed.
+    """
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj()
+        self._wanted = _INFLATED
+
+    def feed(self, data: bytes, start: int, length: int) -> None:
+        """Inflate a part of the stream.
+
+        Raises:
+            NotAnImage: It is not what a PNG's pixels are compressed with, or does not begin with a line.
+        """
+        view = memoryview(data)[start : start + length]
+        for offset in range(0, length, _INFLATED):
+            if self._wanted <= 0 or self._stream.eof:
+                return
+            try:
+                inflated = self._stream.decompress(view[offset : offset + _INFLATED], self._wanted)
+            except zlib.error as err:
+                raise NotAnImage("the PNG's picture data is not compressed as a PNG's is") from err
+            if self._wanted == _INFLATED and inflated and inflated[0] > _LAST_FILTER:
+                raise NotAnImage("the PNG's picture data does not begin with a line of pixels")
+            self._wanted -= len(inflated)
+
+    def check(self) -> None:
+        """Say whether there was at least one line's beginning.
+
+        Raises:
+            NotAnImage: Nothing came out.
+        """
+        if self._wanted == _INFLATED:
+            raise NotAnImage("the PNG has no picture data")
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -154,7 +197,7 @@ def _png_header(data: bytes, start: int, length: int) -> tuple[int, int, int]:
 _MARKER = re.compile(rb"\xff++([\x01-\xfe])")
 #: The first marker that is neither a stuffed zero, a restart nor a fill byte: there a scan ends.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_SOI, _EOI, _SOS, _DQT, _TEM = 0xD8, 0xD9, 0xDA, 0xDB, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 #: Baseline, extended and progressive, which browsers show; the other frames (lossless, arithmetic) they do not.
 _SHOWN_FRAMES = range(0xC0, 0xC3)
@@ -172,7 +215,7 @@ def _jpeg_size(data: bytes) -> Size:
         NotAnImage: It is not a whole JPEG.
     """
     size: Size | None = None
-    has_scan, position = False, 2
+    has_table, has_scan, position = False, False, 2
     for _count in range(MAX_PARTS):
         found = _MARKER.match(data, position)
         if not found:
@@ -189,9 +232,13 @@ def _jpeg_size(data: bytes) -> Size:
             if size is not None:
                 raise NotAnImage("the JPEG has more than one frame")
             size = _frame_size(data, marker, position, end)
+        elif marker == _DQT:
+            has_table = True
         elif marker == _SOS:
-            if size is None:
-                raise NotAnImage("the JPEG has a scan before its frame")
+            if size is None or not has_table:
+                raise NotAnImage("the JPEG has a scan before its frame or without a quantization table")
+            if end - position != 6 + 2 * data[position + 2]:
+                raise NotAnImage("the JPEG's scan has a broken header")
             end = _scan_end(data, end)
             has_scan = True
         position = end
@@ -289,7 +336,8 @@ def _vp8_size(data: bytes, start: int, length: int) -> Size:
         raise NotAnImage("the WebP's frame is broken")
     tag = int.from_bytes(data[start : start + 3], "little")
     is_key_frame, first_partition = not tag & 1, tag >> 5
-    if not is_key_frame or data[start + 3 : start + 6] != b"\x9d\x01\x2a" or first_partition > length - 10:
+    has_pixels = 0 < first_partition < length - 10  # at least one more partition follows
+    if not is_key_frame or data[start + 3 : start + 6] != b"\x9d\x01\x2a" or not has_pixels:
         raise NotAnImage("the WebP's frame is broken")
     width, height = struct.unpack_from("<HH", data, start + 6)
     return width & 0x3FFF, height & 0x3FFF

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -147,7 +149,8 @@ def png(*chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-PIXELS, END = chunk(b"IDAT", b"pixels"), chunk(b"IEND")
+RAW = bytes(5 * (1 + 3 * 5))
+PIXELS, END = chunk(b"IDAT", zlib.compress(RAW)), chunk(b"IEND")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,10 @@ PIXELS, END = chunk(b"IDAT", b"pixels"), chunk(b"IEND")
         png(header(), header(), PIXELS, END),
         png(header(), END),
         png(header(), chunk(b"IDAT"), END),
+        png(header(), chunk(b"IDAT", b"no zlib stream"), END),
+        png(header(), chunk(b"IDAT", zlib.compress(b"")), END),
+        png(header(), chunk(b"IDAT", zlib.compress(b"\5" + RAW)), END),
+        png(header(), chunk(b"IDAT", b"\x78\x9c\x07\0\0\0"), END),
         png(header(), PIXELS, chunk(b"tEXt", b"a"), PIXELS, END),
         png(header(), PIXELS, chunk(b"PLTE", b"rgb"), END),
         png(header(colour=3), PIXELS, END),
@@ -180,9 +187,30 @@ def test_png_that_no_decoder_accepts_is_refused(data: bytes) -> None:
 
 
 def test_png_with_metadata_and_several_data_chunks_is_accepted() -> None:
-    data = png(header(), chunk(b"caBX", b"provenance"), PIXELS, PIXELS, chunk(b"tEXt", b"after"), END)
+    packed = zlib.compress(RAW)
+    parts = [chunk(b"IDAT", packed[index : index + 3]) for index in range(0, len(packed), 3)]
+    data = png(header(), chunk(b"caBX", b"provenance"), *parts, chunk(b"tEXt", b"after"), END)
 
     assert inspect(data).extension == "png"
+
+
+@pytest.mark.parametrize("level", [0, 9])
+@pytest.mark.parametrize("size", [7000, 16_384, 100_000, 10**6])
+def test_png_data_of_any_packing_and_any_chunk_size_is_accepted(level: int, size: int) -> None:
+    packed = zlib.compress(b"\1" + random.Random(size).randbytes(300_000), level)
+    parts = [chunk(b"IDAT", packed[index : index + size]) for index in range(0, len(packed), size)]
+
+    assert inspect(png(header(), *parts, END)).width == 5
+
+
+def test_a_png_that_inflates_to_gigabytes_costs_nothing() -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    tracemalloc.start()
+    inspect(png(header(), chunk(b"IDAT", bomb), END))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 1_000_000
 
 
 # --- JPEG -----------------------------------------------------------------------------------------------------
@@ -190,31 +218,34 @@ def test_png_with_metadata_and_several_data_chunks_is_accepted() -> None:
 FRAME = b"\xff\xc0\x00\x0b\x08\x00\x05\x00\x05\x01\x01\x11\x00"
 SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + b"some\xff\x00data\xff\xd0more"
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+TABLE = b"\xff\xdb\x00\x43\x00" + bytes(range(1, 65))
 
 
 def test_jpeg_of_the_least_parts_is_accepted_with_fill_bytes() -> None:
-    assert inspect(SOI + FRAME + b"\xff\xff\xff" + SCAN + b"\xff\xff" + EOI).width == 5
+    assert inspect(SOI + TABLE + FRAME + b"\xff\xff\xff" + SCAN + b"\xff\xff" + EOI).width == 5
 
 
 @pytest.mark.parametrize(
     "data",
     [
         SOI + EOI,
-        SOI + FRAME + EOI,
+        SOI + TABLE + FRAME + EOI,
         SOI + SCAN + EOI,
-        SOI + SCAN + FRAME + EOI,
-        SOI + FRAME + FRAME + SCAN + EOI,
-        SOI + FRAME.replace(b"\xff\xc0", b"\xff\xc3") + SCAN + EOI,
-        SOI + FRAME.replace(b"\x08\x00\x05\x00\x05", b"\x08\x00\x00\x00\x05") + SCAN + EOI,
-        SOI + FRAME.replace(b"\x08\x00\x05", b"\x0c\x00\x05") + SCAN + EOI,
-        SOI + FRAME.replace(b"\x00\x0b", b"\x00\x0a") + SCAN + EOI,
-        SOI + FRAME + SCAN[:10] + EOI,
-        SOI + FRAME + SOI + SCAN + EOI,
-        SOI + b"\xff\xd0" + FRAME + SCAN + EOI,
-        SOI + b"\xff\xe1\x00\x01" + FRAME + SCAN + EOI,
-        SOI + b"\xff\xe1\xff\xff" + FRAME + SCAN + EOI,
+        SOI + TABLE + SCAN + FRAME + EOI,
+        SOI + FRAME + SCAN + EOI,
+        SOI + TABLE + FRAME + SCAN.replace(b"\x00\x08\x01", b"\x00\x08\x02") + EOI,
+        SOI + TABLE + FRAME + FRAME + SCAN + EOI,
+        SOI + TABLE + FRAME.replace(b"\xff\xc0", b"\xff\xc3") + SCAN + EOI,
+        SOI + TABLE + FRAME.replace(b"\x08\x00\x05\x00\x05", b"\x08\x00\x00\x00\x05") + SCAN + EOI,
+        SOI + TABLE + FRAME.replace(b"\x08\x00\x05", b"\x0c\x00\x05") + SCAN + EOI,
+        SOI + TABLE + FRAME.replace(b"\x00\x0b", b"\x00\x0a") + SCAN + EOI,
+        SOI + TABLE + FRAME + SCAN[:10] + EOI,
+        SOI + TABLE + FRAME + SOI + SCAN + EOI,
+        SOI + b"\xff\xd0" + TABLE + FRAME + SCAN + EOI,
+        SOI + b"\xff\xe1\x00\x01" + TABLE + FRAME + SCAN + EOI,
+        SOI + b"\xff\xe1\xff\xff" + TABLE + FRAME + SCAN + EOI,
         SOI + b"\xff" * 200_000,
-        SOI + b"\xff\xe0\x00\x02" * 60_000 + FRAME + SCAN + EOI,
+        SOI + b"\xff\xe0\x00\x02" * 60_000 + TABLE + FRAME + SCAN + EOI,
     ],
 )
 def test_broken_jpeg_is_refused(data: bytes) -> None:
@@ -234,7 +265,7 @@ def riff(kind: bytes, data: bytes) -> bytes:
     return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
 
 
-def lossy(tag: int = 0x10, start: bytes = b"\x9d\x01\x2a", width: int = 5, height: int = 5) -> bytes:
+def lossy(tag: int = 0x50, start: bytes = b"\x9d\x01\x2a", width: int = 5, height: int = 5) -> bytes:
     return riff(b"VP8 ", tag.to_bytes(3, "little") + start + struct.pack("<HH", width, height) + b"data")
 
 
@@ -255,7 +286,9 @@ def test_webp_frame_is_measured(frame: bytes) -> None:
         webp(riff(b"EXIF", b"only")),
         webp(lossy(width=0)),
         webp(lossy(height=0)),
-        webp(lossy(tag=0x11)),
+        webp(lossy(tag=0x51)),
+        webp(lossy(tag=0x10)),
+        webp(lossy(tag=0x90)),
         webp(lossy(tag=0x7FFFF0)),
         webp(lossy(start=b"\0\0\0")),
         webp(riff(b"VP8 ", b"short")),
@@ -276,7 +309,7 @@ def test_broken_or_moving_webp_is_refused(data: bytes) -> None:
         inspect(data)
 
 
-SMALLEST = [png(header(), PIXELS, END), SOI + FRAME + SCAN + EOI, webp(lossy()), webp(LOSSLESS)]
+SMALLEST = [png(header(), PIXELS, END), SOI + TABLE + FRAME + SCAN + EOI, webp(lossy()), webp(LOSSLESS)]
 
 
 @pytest.mark.parametrize("whole", SMALLEST, ids=["png", "jpeg", "webp", "webp-lossless"])
