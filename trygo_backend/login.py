@@ -95,6 +95,13 @@ class LoginHandler(AxesDatabaseHandler):  # type: ignore[misc]
         account, address = (each.aggregate(sum=Sum("failures_since_start"))["sum"] or 0 for each in attempts)
         return max(account, address // ADDRESS_WEIGHT)
 
+    def user_login_failed(
+        self, sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any
+    ) -> None:
+        """Count a failure. A log-in that was refused untried does not count, and writes nothing."""
+        if not getattr(request, "axes_locked_out", False):
+            super().user_login_failed(sender, credentials, request, **kwargs)
+
     def reset_user_attempts(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
         """Forget the failures of an account that has logged in; an address keeps those for other accounts."""
         account, _ = self.filter_user_attempts(request, credentials)

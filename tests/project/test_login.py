@@ -10,8 +10,10 @@ from axes.models import AccessAttempt
 from django.conf import settings as project
 from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models import F
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 
 from trygo_backend import login
 from trygo_backend.login import client_address
@@ -47,11 +49,13 @@ def test_an_account_is_not_locked_for_those_who_did_not_guess(staff: User) -> No
     assert is_in(log_in(password="eve-password", REMOTE_ADDR="198.51.100.7"))
 
 
-def test_trying_during_the_wait_does_not_prolong_it(staff: User) -> None:
+def test_trying_during_the_wait_does_not_prolong_it_and_writes_nothing(staff: User) -> None:
     for _ in range(5):
         log_in()
     before = AccessAttempt.objects.get()
-    log_in()
+    with CaptureQueriesContext(connection) as queries:
+        log_in()
+    assert all(query["sql"].startswith("SELECT") for query in queries)
     after = AccessAttempt.objects.get()
     assert (after.attempt_time, after.failures_since_start) == (before.attempt_time, before.failures_since_start)
 
