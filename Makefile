@@ -4,7 +4,7 @@
 # make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL
 # make test-matrix  the tests on each Python and Django that the metadata promises, as far as this machine has them
 # make lint    style and types
-# make bench   everything in benchmarks/README.md, 25 minutes; `make bench-quick` in under a minute
+# make bench   everything in benchmarks/README.md, 12 minutes; `make bench-quick` in under a minute
 
 PYTHON ?= python3
 # Options of your own: make test ARGS="-k health", make demo ARGS=--exit

@@ -50,6 +50,11 @@ def test_on_a_postgresql_of_20_connections_all_of_500_succeed(provider: Provider
             assert database.count("ready") == MANY
 
 
+def test_the_defaults_fit_a_small_machine(tmp_path: Path) -> None:
+    with ProviderServer(image_bytes=1_500_000) as provider, server_for(provider, tmp_path) as server:
+        assert _peak(server, provider, 100) < 250
+
+
 def test_memory_does_not_grow_with_the_number_that_wait(tmp_path: Path) -> None:
     """Answers of 2 MB for 200 at once would be 800 MB and more, were each read as it comes."""
     variables = {"IMAGE_MAX_CONCURRENCY": "200"}

@@ -36,6 +36,9 @@ STALLS = {
     "what is not HTTP": ("GARBAGE\r\n\r\n", 100, 1),
 }
 
+#: How much longer everything may take on a machine that is busy otherwise.
+SLOWNESS = 2
+
 
 def port_of(base: str) -> int:
     return int(base.rpartition(":")[2])
@@ -93,10 +96,6 @@ def test_strangers_who_stall_do_not_stop_the_server(what: str, tmp_path: Path) -
         for path in ("/health", PICTURE):
             assert requests.get(base + path, timeout=PATIENCE).ok
         assert time.monotonic() - started < seconds * SLOWNESS
-
-
-#: On a machine that is busy otherwise.
-SLOWNESS = 2
 
 
 def test_a_request_is_not_told_the_servers_environment(tmp_path: Path) -> None:
