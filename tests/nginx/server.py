@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from requests.structures import CaseInsensitiveDict
+
 from tests.queue.services import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,6 @@ class Nginx:
         try:
             connection.request(method, path, headers={n.replace("_", "-"): v for n, v in headers.items()})
             response = connection.getresponse()
-            return Answer(response.status, dict(response.headers), response.read())
+            return Answer(response.status, CaseInsensitiveDict(response.headers), response.read())
         finally:
             connection.close()
