@@ -39,7 +39,7 @@ def test_tells_without_apply_and_mends_with_it(brush: Brush) -> None:
     image = stopped()
     told, status = run()
     assert told.startswith(f"found   stale         {image.pk}: The server was stopped")
-    assert told.endswith("1 found, 0 mended, 1 left. Nothing was changed; --apply puts it right.\n")
+    assert told.endswith("1 found, 0 mended, 1 left. Nothing was changed; --apply repairs it.\n")
     assert status == 1
     done, status = run("--apply")
     assert done.startswith(f"mended  stale         {image.pk}: ")

@@ -86,7 +86,7 @@ def test_a_failure_is_told_with_its_code(admin_client: Client, image: GeneratedI
     assert page.redirect_chain == [(LIST, 302)]
 
 
-def test_several_are_made_side_by_side_and_without_a_connection(
+def test_several_are_made_in_parallel_and_without_a_servers_connection(
     admin_client: Client, image: GeneratedImage, brush: Brush
 ) -> None:
     other = generate_image(content_item_id="item", title="Another title")
@@ -94,7 +94,7 @@ def test_several_are_made_side_by_side_and_without_a_connection(
     held: list[bool] = []
 
     def together(request: ImageRequest) -> bytes:
-        both.wait(30)  # one after the other would wait for ever
+        both.wait(30)  # one after the other would wait until the timeout
         held.append(connections["default"].connection is not None)
         return png()
 
@@ -103,7 +103,8 @@ def test_several_are_made_side_by_side_and_without_a_connection(
     page = admin_client.post(LIST, {"action": "generate_again", "_selected_action": chosen})
     confirm(admin_client, page["Location"])
     assert GeneratedImage.objects.filter(status=Status.READY).count() == 4
-    assert held == [False, False]
+    kept = connections["default"].vendor == "sqlite"  # it has no server that could run out of connections
+    assert held == [kept, kept]
 
 
 def test_more_than_a_handful_is_refused_with_a_sentence(admin_client: Client, image: GeneratedImage) -> None:

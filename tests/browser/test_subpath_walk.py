@@ -1,4 +1,4 @@
-"""The whole project below a path of somebody else's server, as a proxy shows it."""
+"""The whole project below a path of another server, as a proxy shows it."""
 
 from __future__ import annotations
 

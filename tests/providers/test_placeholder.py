@@ -26,14 +26,14 @@ from images.providers.placeholder import (
 WHITE: Colour = (255, 255, 255)
 
 
-def paint(title: str, *, seed: int = 1, aspect_ratio: tuple[int, int] = (16, 9)) -> ProviderImage:
+def generate(title: str, *, seed: int = 1, aspect_ratio: tuple[int, int] = (16, 9)) -> ProviderImage:
     return PlaceholderProvider().generate(
         ImageRequest(prompt="", title=title, seed=seed, aspect_ratio=aspect_ratio, deadline=Deadline(at=float("inf")))
     )
 
 
 def title_area(title: str, size: tuple[int, int] = (768, 432)) -> tuple[int, int, int, int] | None:
-    """Where the title is drawn: left, top, right and bottom in pixels, or `None` where nothing is."""
+    """Where the title is drawn: left, top, right and bottom in pixels, or `None` if nothing is."""
     picture = Image.new("RGB", size)
     placeholder.draw_words(picture, title, WHITE)
     return picture.crop((0, 0, size[0], int(size[1] * 0.88))).getbbox()
@@ -65,7 +65,7 @@ def test_any_ratio_has_a_size_in_multiples_of_16(aspect_ratio: tuple[int, int]) 
 
 @pytest.mark.parametrize(("aspect_ratio", "size"), [((16, 9), (1536, 864)), ((4, 3), (1280, 960))])
 def test_the_picture_is_a_whole_png_of_the_right_size(aspect_ratio: tuple[int, int], size: tuple[int, int]) -> None:
-    image = paint("A title", aspect_ratio=aspect_ratio)
+    image = generate("A title", aspect_ratio=aspect_ratio)
     assert image.data.startswith(b"\x89PNG\r\n\x1a\n")
     assert image.data.endswith(b"IEND\xaeB`\x82")
     Image.open(io.BytesIO(image.data)).verify()
@@ -78,23 +78,23 @@ def test_the_picture_is_a_whole_png_of_the_right_size(aspect_ratio: tuple[int, i
 
 @pytest.mark.parametrize("title", ["One", "long " * 100, "x" * 500, "标题"])
 def test_the_file_is_of_modest_size(title: str) -> None:
-    assert 10_000 < len(paint(title).data) < 400_000
+    assert 10_000 < len(generate(title).data) < 400_000
 
 
 def test_the_same_title_and_seed_repeat_the_picture_in_any_thread() -> None:
     with ThreadPoolExecutor(4) as pool:
-        pictures = list(pool.map(paint, ["Городской велосипед"] * 4))
+        pictures = list(pool.map(generate, ["Городской велосипед"] * 4))
     assert len({picture.data for picture in pictures}) == 1
 
 
 def test_another_title_or_seed_gives_another_picture_even_without_words() -> None:
-    pictures = {paint("自行车").data, paint("列车").data, paint("列车", seed=2).data}
+    pictures = {generate("自行车").data, generate("列车").data, generate("列车", seed=2).data}
     assert len(pictures) == 3
 
 
 def test_extreme_ratios_are_drawn_too() -> None:
-    assert paint("Thin", aspect_ratio=(200, 1)).data
-    assert paint("Tall", aspect_ratio=(1, 200)).data
+    assert generate("Thin", aspect_ratio=(200, 1)).data
+    assert generate("Tall", aspect_ratio=(1, 200)).data
 
 
 # --- the words --------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def luminance(colour: tuple[int, int, int]) -> float:
 @given(title=st.text(max_size=600), seed=st.integers())
 @example(title="\ud800", seed=-1)
 def test_any_title_gives_a_picture(title: str, seed: int) -> None:
-    assert paint(title, seed=seed).data.endswith(b"IEND\xaeB`\x82")
+    assert generate(title, seed=seed).data.endswith(b"IEND\xaeB`\x82")
 
 
 @settings(max_examples=60, deadline=None)
@@ -224,14 +224,14 @@ def test_any_title_stays_in_the_picture(title: str) -> None:
 def test_without_pillow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ProviderNotConfigured, match=r"pip install 'trygo-images\[placeholder\]'"):
-        paint("A title")
+        generate("A title")
     assert "trygo-images[placeholder]" in PlaceholderProvider().check()[0]
 
 
 def test_without_its_font_the_error_shows_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(placeholder, "FONT_PATH", tmp_path / "missing.ttf")
     with pytest.raises(ProviderNotConfigured) as caught:
-        paint("A title")
+        generate("A title")
     assert "font" in caught.value.message
     assert str(tmp_path) not in caught.value.message
     assert PlaceholderProvider().check() == [caught.value.message]

@@ -22,14 +22,14 @@ class Command(ImagesCommand):
     help = """Adopt the pictures of the old images service: draft-images/{contentItemId}/{variant}-{milliseconds}.png.
 
 Every picture gets a row and keeps its public path, and can be deleted by its old id. It is safe to interrupt and to
-run again. Files that are no images are named and left alone. The exit status is 1 where a picture could not be
-imported, else 0.
+run again. Files that are not images are reported and left alone. The exit status is 1 if a picture could not
+be imported, otherwise 0.
 
 Examples:
   manage.py import_images /srv/old/storage --dry-run    what would be done; reads every file
   manage.py import_images /srv/old/storage              copies the files into the media root (STORAGE_ROOT)
   manage.py import_images /srv/old/storage --mode move  the same, without needing twice the space
-  manage.py import_images media                         the files lie in the media root already
+  manage.py import_images media                         the files are in the media root already
 """
     interrupted = "Interrupted. Run it again to continue."
 
@@ -38,8 +38,8 @@ Examples:
         parser.add_argument(
             "--mode",
             choices=[mode.value for mode in Mode],
-            help="What becomes of the old files; leave: they lie in the media root already, which is the default "
-            "there. Elsewhere it is copy.",
+            help="What happens to the old files. The default is leave if they are in the media root already, and "
+            "copy otherwise.",
         )
         parser.add_argument("--dry-run", action="store_true", help="Read and judge every file, and change nothing.")
         parser.add_argument("--json", action="store_true", help="Print a JSON object for each file and a summary.")

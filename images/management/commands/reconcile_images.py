@@ -15,21 +15,21 @@ from ..base import ImagesCommand, ProgressLine
 
 
 class Command(ImagesCommand):
-    help = """Find where the database and the stored files disagree, and put it right. Without --apply it only tells.
+    help = """Find and repair differences between the database and the stored files; without --apply, report only.
 
 What is found, and what --apply does:
-  stale         pending long after its deadline: ready where its whole file is there, failed where not
-  unrecorded    failed, but its whole file is there: ready, since it is paid for
+  stale         pending long after its deadline: ready if its whole file is there, otherwise failed
+  unrecorded    failed, but its whole file is there: ready, since it was paid for
   missing       ready, but without a file: failed
   half_deleted  a deletion that was interrupted: finished
   leftover      a half-written file older than an hour: removed
-  orphan        an image without a row: gets a row and belongs to nobody; with --delete-orphans removed
-  not_an_image  another file without a row: left alone; with --delete-orphans removed
+  orphan        an image without a row: gets a row without an owner; removed with --delete-orphans
+  not_an_image  another file without a row: left alone; removed with --delete-orphans
   changed       --verify: another whole image than the row says: the row is corrected
-  damaged       a row's file that is no whole image: removed, and the row failed
-  unreadable    a file or folder that the storage could not be asked about: left alone
+  damaged       a row's file that is not a whole image: removed, and the row failed
+  unreadable    a file or folder that the storage could not read: left alone
 
-It can run while the server works. The exit status is 0 where nothing remains to be done, else 1.
+It can run while the server works. The exit status is 0 if nothing remains to be done, otherwise 1.
 
 Examples:
   manage.py reconcile_images                    what would be done
@@ -40,7 +40,7 @@ Examples:
     interrupted = "Interrupted. Run it again to continue."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--apply", action="store_true", help="Put right what is found.")
+        parser.add_argument("--apply", action="store_true", help="Repair what is found.")
         parser.add_argument("--verify", action="store_true", help="Read every image and compare size and SHA-256.")
         parser.add_argument(
             "--delete-orphans", action="store_true", help="Remove files without a row instead of adopting them."
@@ -48,7 +48,7 @@ Examples:
         parser.add_argument(
             "--accept-loss",
             action="store_true",
-            help="Go on where the database knows of images and the storage holds no file at all, which usually "
+            help="Continue even if the database has images and the storage has no file at all, which usually "
             "means that a disk is not mounted.",
         )
         parser.add_argument("--json", action="store_true", help="Print a JSON object for each finding and a summary.")
@@ -91,7 +91,7 @@ Examples:
         elif not total:
             self.stdout.write("Rows and files agree.")
         else:
-            advice = "" if apply else " Nothing was changed; --apply puts it right."
+            advice = "" if apply else " Nothing was changed; --apply repairs it."
             self.stdout.write(f"{total} found, {mended} mended, {total - mended} left.{advice}")
         if total > mended:
             sys.exit(1)
