@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import math
 import threading
 import time
 import warnings
@@ -217,6 +218,8 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
     #: The module of the SDK, and the extra of this package that brings it.
     sdk: ClassVar[str]
     extra: ClassVar[str]
+    #: The base URL may end in a query, which goes along with each request.
+    takes_query: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
@@ -312,7 +315,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
             found.append(f"{self.vendor.key} is not set.")
         elif not (key.isascii() and key.isprintable()) or " " in key:
             found.append(f"{self.vendor.key} holds characters that no key has (a quote, a space, a line break?).")
-        if base_url and (problem := _address_problem(base_url)):
+        if base_url and (problem := _address_problem(base_url, query=self.takes_query)):
             found.append(f"{self.vendor.base_url} {problem}")
         if not self._is_installed():
             found.append(f"The SDK for {self.vendor.name} is not installed. {self._how_to_install()}")
@@ -363,8 +366,8 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
         return f"Install it with: pip install 'trygo-images[{self.extra}]'"
 
 
-def _address_problem(url: str) -> str:
-    """What is wrong with a base URL, as the end of a sentence, or ""."""
+def _address_problem(url: str, *, query: bool) -> str:
+    """What is wrong with a base URL, as the end of a sentence, or ""; `query` says whether it may hold one."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
@@ -374,7 +377,7 @@ def _address_problem(url: str) -> str:
         return "is not an address such as https://host/v1."
     if "@" in parts.netloc:
         return "contains a user name or a password. Remove it; only the key is sent."
-    if "?" in url or "#" in url:
+    if "#" in url or ("?" in url and not query):
         return "contains a query or a fragment, which cannot be sent. Remove it."
     return ""
 
@@ -445,4 +448,5 @@ def counts(reported: Any, depth: int = 4) -> Any:
         return [value for item in reported[:32] if (value := counts(item, depth - 1)) is not None] or None
     if isinstance(reported, str):
         return reported if reported.isidentifier() and len(reported) <= 64 else None
-    return reported if isinstance(reported, int) and not isinstance(reported, bool) else None
+    is_number = isinstance(reported, int | float) and not isinstance(reported, bool) and math.isfinite(reported)
+    return reported if is_number else None

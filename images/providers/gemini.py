@@ -226,7 +226,8 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
 
 def _milliseconds(deadline: Deadline) -> int:
-    return max(1, int(deadline.remaining * 1000))
+    """The timeout that Google is told: it refuses one below ten seconds. The deadline itself ends the call."""
+    return max(10_000, int(deadline.remaining * 1000))
 
 
 def _address_and_version(base_url: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
@@ -59,8 +60,8 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
     """Generates with `images.generate`.
 
     Options beside those of `SDKProvider`: `quality`, `size` (`WIDTHxHEIGHT`), `output_format`, `organization`,
-    `project`, `extra_body` (a dict laid over the request's JSON) and `fetch_allowed_hosts` (see
-    `images.providers.fetch`).
+    `project`, `extra_body` (a dict laid over the request's JSON), `default_headers` and `default_query` (dicts, sent
+    with each request, for gateways that need them) and `fetch_allowed_hosts` (see `images.providers.fetch`).
     """
 
     vendor: ClassVar[Vendor] = Vendor(
@@ -68,20 +69,29 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
     )
     sdk: ClassVar[str] = "openai"
     extra: ClassVar[str] = "openai"
+    takes_query: ClassVar[bool] = True
 
     def build_client(self, http_client: httpx2.Client) -> OpenAI:
         """A client without retries that takes key, address and headers from our options alone."""
         import openai
 
+        address = urlsplit(self.base_url)
+        headers = {
+            **_without_ambient_headers(openai.omit),
+            "Authorization": f"Bearer {self.api_key}",
+            **(self.options.get("default_headers") or {}),
+        }
         client = openai.OpenAI(
             api_key=self.api_key,
             # "" would be taken from the environment as an empty address.
-            base_url=self.base_url or _OWN_ADDRESS,
+            base_url=address._replace(query="").geturl() or _OWN_ADDRESS,
             # A key may belong to several organizations, so these two may still come from OPENAI_ORG_ID and such.
             organization=self.options.get("organization") or None,
             project=self.options.get("project") or None,
             max_retries=0,
-            default_headers={**_without_ambient_headers(openai.omit), "Authorization": f"Bearer {self.api_key}"},
+            default_headers=headers,
+            # Azure's address ends in ?api-version=…
+            default_query={**dict(parse_qsl(address.query)), **(self.options.get("default_query") or {})},
             http_client=http_client,
         )
         _ = client.images  # Imported lazily by the SDK; at start-up is better than in the first request.

@@ -81,6 +81,14 @@ def test_damaged_base64_is_refused(text: str) -> None:
 
 
 def test_usage_keeps_numbers_and_words_that_can_be_stored() -> None:
-    reported = {"total": 7, "free text": "x", "kind": "IMAGE", "bad": float("nan"), "many\0": 1, "deep": [{"n": 1}]}
-    assert counts(reported) == {"total": 7, "kind": "IMAGE", "deep": [{"n": 1}]}
+    reported = {
+        "total": 7,
+        "cost": 0.042,
+        "free text": "x",
+        "kind": "IMAGE",
+        "bad": float("nan"),
+        "many\0": 1,
+        "deep": [{"n": 1}],
+    }
+    assert counts(reported) == {"total": 7, "cost": 0.042, "kind": "IMAGE", "deep": [{"n": 1}]}
     assert counts("free text") is None

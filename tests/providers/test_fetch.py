@@ -12,7 +12,7 @@ import pytest
 
 from images.exceptions import ProviderBadResponse, ProviderTimeout
 from images.providers.base import Deadline
-from images.providers.fetch import fetch_image
+from images.providers.fetch import fetch_image, is_public
 from tests.fakes.provider_server import ProviderServer
 from tests.fakes.proxy import Proxy
 
@@ -212,3 +212,30 @@ def test_a_data_address_is_decoded_in_place() -> None:
 def test_a_data_address_that_is_broken_or_too_large_is_a_bad_response(url: str) -> None:
     with pytest.raises(ProviderBadResponse):
         fetch(url)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0"),
+        *("100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
+        *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00::1", "ff02::1", "fec0::1", "2001:db8::1"),
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "2002:7f00:1::", "2002:a00:1::"),
+        *("64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2001:0:4136:e378::1"),
+    ],
+)
+def test_addresses_inside_some_network_are_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "2002:808:808::1", "64:ff9b::808:808"],
+)
+def test_addresses_of_the_internet_are_public(address: str) -> None:
+    assert is_public(address)
+
+
+def test_a_name_is_no_address() -> None:
+    with pytest.raises(ValueError, match="example"):
+        is_public("example.com")

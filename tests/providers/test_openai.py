@@ -6,9 +6,11 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from images import exceptions as failures
-from images.providers.openai import OpenAIProvider
+from images.providers.openai import OpenAIProvider, size_for
 from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import OPENAI_KEY, MakeProvider, request_for
 
@@ -51,6 +53,25 @@ def test_a_model_of_another_family_gets_no_quality(
 ) -> None:
     openai_provider(model="flux-2-dev").generate(request_for())
     assert "quality" not in provider_server.requests[0].json
+
+
+def test_a_query_in_the_base_url_goes_along_as_azure_wants_it(
+    openai_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    base_url = f"{provider_server.url}/openai/deployments/x?api-version=2025-04-01-preview"
+    openai_provider(base_url=base_url).generate(request_for())
+    [request] = provider_server.requests
+    assert request.path == "/openai/deployments/x/images/generations?api-version=2025-04-01-preview"
+
+
+def test_headers_and_query_parameters_of_a_gateway_are_sent(
+    openai_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    provider = openai_provider(default_headers={"X-Gateway": "a", "api-key": "b"}, default_query={"tenant": "c"})
+    provider.generate(request_for())
+    [request] = provider_server.requests
+    assert request.path.endswith("?tenant=c")
+    assert (request.headers["x-gateway"], request.headers["api-key"]) == ("a", "b")
 
 
 def test_stray_environment_variables_change_nothing(
@@ -152,3 +173,38 @@ def test_an_image_behind_an_address_inside_the_network_is_refused(
         openai_provider().generate(request_for())
     assert caught.value.request_id == "req_fake"
     assert len(provider_server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "wide", "closer"),
+    [
+        ("gpt-image-2.6-flare", "1536x864", "1280x960"),
+        ("gpt-image-2", "1536x864", "1280x960"),
+        ("gpt-image-10", "1536x864", "1280x960"),
+        ("some-model-nobody-knows", "1536x864", "1280x960"),
+        ("", "1536x864", "1280x960"),
+        ("gpt-image-1", "1536x1024", "1536x1024"),
+        ("gpt-image-1-mini", "1536x1024", "1536x1024"),
+        ("gpt-image-1.5", "1536x1024", "1536x1024"),
+        ("openai/gpt-image-1.5-2025-12-16", "1536x1024", "1536x1024"),
+        ("chatgpt-image-latest", "1536x1024", "1536x1024"),
+        ("dall-e-3", "1792x1024", "1792x1024"),
+        ("dall-e-2", "1024x1024", "1024x1024"),
+    ],
+)
+def test_both_variants_get_a_size_of_the_models_family(model: str, wide: str, closer: str) -> None:
+    assert size_for(model, (16, 9)) == wide
+    assert size_for(model, (4, 3)) == closer
+
+
+def test_squares_and_portraits_are_understood() -> None:
+    assert size_for("gpt-image-1", (1, 1)) == "1024x1024"
+    assert size_for("gpt-image-1", (9, 16)) == "1024x1536"
+    assert size_for("gpt-image-2", (9, 16)) == "864x1536"
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_any_ratio_gives_sides_on_the_grid_within_the_area(width: int, height: int) -> None:
+    sides = [int(side) for side in size_for("gpt-image-2", (width, height)).split("x")]
+    assert all(side > 0 and side % 16 == 0 for side in sides)
+    assert sides[0] * sides[1] <= 1536 * 864
