@@ -14,15 +14,14 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterable
 from datetime import datetime
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 from urllib.parse import quote
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.files.storage import Storage
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.cache import get_conditional_response
 from django.utils.http import http_date, parse_http_date_safe
@@ -52,7 +51,7 @@ _SAFETY = {
     "Cross-Origin-Resource-Policy": "cross-origin",  # pages of other origins embed the pictures
 }
 
-#: How much is read at once where the server does not send the file by itself.
+#: How much is read at once if the server does not send the file by itself.
 BLOCK_SIZE = 64 * 1024
 
 #: What is said of names that are too long, of symbolic links, sockets and devices: there is nothing to serve.
@@ -78,14 +77,6 @@ class FilePart:
         self._rest -= len(data)
         return data
 
-    def __iter__(self) -> FilePart:
-        return self
-
-    def __next__(self) -> bytes:
-        if block := self.read(BLOCK_SIZE):
-            return block
-        raise StopIteration
-
     def close(self) -> None:
         """Close the file. Closing twice is fine."""
         self._file.close()
@@ -105,7 +96,7 @@ class StoredFile(Protocol):
     Attributes:
         size: In bytes.
         etag: A strong entity tag, with its quotes.
-        modified: When it was last changed, in whole seconds since the epoch; `None` where the storage does not know.
+        modified: When it was last changed, in whole seconds since the epoch; `None` if the storage does not know.
     """
 
     size: int
@@ -113,26 +104,16 @@ class StoredFile(Protocol):
     modified: int | None
 
     def part(self, start: int, length: int) -> FilePart | None:
-        """The bytes from `start` on, to be closed by who asked; `None` where the storage cannot begin there."""
+        """The bytes from `start` on, to be closed by the caller; `None` if the storage cannot begin there."""
 
     def close(self) -> None:
         """Give back what was not handed out by `part`."""
 
 
-class _FileResponse(StreamingHttpResponse):
-    """Streams a part of a file; hands local files to the server's own file wrapper.
-
-    Django's `FileResponse` knows no ranges, and measures and names the file once more.
-    """
+class _FileResponse(FileResponse):
+    """Streams a part of a file, or lets the server send it: Django hands a file to `wsgi.file_wrapper`."""
 
     block_size = BLOCK_SIZE
-    #: Where Django's WSGI handler looks for something to give to `wsgi.file_wrapper`.
-    file_to_stream: LocalPart | None = None
-
-    def _set_streaming_content(self, value: Iterable[Any]) -> None:
-        # Middleware that replaces the content (compression, say) must not be bypassed.
-        self.file_to_stream = value if isinstance(value, LocalPart) else None
-        super()._set_streaming_content(value)  # type: ignore[misc]
 
 
 @csrf_exempt  # it only reads: what is neither GET nor HEAD is a 405, with or without a cookie
@@ -146,7 +127,7 @@ def serve(request: HttpRequest, path: str) -> HttpResponseBase:
         path: What follows `draft-images/` in the address.
 
     Returns:
-        200, 206, 304, 412 or 416 for a file that is there; 404 where there is none; 503 where the storage cannot
+        200, 206, 304, 412 or 416 for a file that is there; 404 if there is no such file; 503 if the storage cannot
         tell, which is logged.
     """
     if request.method not in {"GET", "HEAD"}:
@@ -168,7 +149,7 @@ def serve(request: HttpRequest, path: str) -> HttpResponseBase:
 
 
 def _handed_off(path: str) -> HttpResponse | None:
-    """The answer that lets the storage or nginx send the file, where that is configured."""
+    """The answer that lets the storage or nginx send the file, if that is configured."""
     response = hand_off(image_storage(), path)
     if response is None:
         return None
@@ -240,7 +221,7 @@ def _validated(response: HttpResponseBase, file: StoredFile) -> HttpResponseBase
 
 
 def _refusal(status: int, sentence: str) -> HttpResponse:
-    """An answer without a file. Nobody may keep it: the picture may be there, or gone, a moment later."""
+    """An answer without a file. It must not be cached: the picture may be there, or gone, a moment later."""
     return HttpResponse(
         f"{sentence}\n",
         status=status,
@@ -253,17 +234,17 @@ def _refusal(status: int, sentence: str) -> HttpResponse:
 
 
 def hand_off(storage: Storage, path: str) -> HttpResponse | None:
-    """The answer that makes somebody else send a file, as `IMAGE_MEDIA_DELIVERY` says.
+    """The answer that makes the storage or nginx send a file, as `IMAGE_MEDIA_DELIVERY` says.
 
     Args:
         storage: Where the file is.
         path: What follows `draft-images/` in the address; plain, and there is such a file.
 
     Returns:
-        The answer, or `None` where this process sends the bytes.
+        The answer, or `None` if this process sends the bytes.
 
     Raises:
-        Exception: Whatever the storage raises where it cannot sign an address.
+        Exception: Whatever the storage raises if it cannot sign an address.
     """
     delivery, name = conf.media_delivery, f"{ROOT}/{path}"
     if delivery == "stream":
@@ -277,7 +258,7 @@ def hand_off(storage: Storage, path: str) -> HttpResponse | None:
 def _redirect(url: str) -> HttpResponse | None:
     if not url.startswith(("https://", "http://")):
         return None  # an address on this very server would lead in a circle
-    # Nobody may keep it: the signature runs out, and the picture may be deleted.
+    # It must not be cached: the signature runs out, and the picture may be deleted.
     return HttpResponse(status=302, headers={"Location": url, "Cache-Control": "no-store"})
 
 
@@ -304,11 +285,11 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     """The part of a file that a `Range` header asks for.
 
     Args:
-        header: The header's value, "" where there is none.
+        header: The header's value, "" if there is none.
         size: The file's size in bytes.
 
     Returns:
-        The first byte and the number of bytes; `None` where the whole file is to be sent: there is no header, it is
+        The first byte and the number of bytes; `None` if the whole file is to be sent: there is no header, it is
         malformed, or it asks for several ranges, all of which a server may ignore.
 
     Raises:
@@ -341,9 +322,9 @@ def if_range_holds(header: str, etag: str, modified: int | None) -> bool:
     """Whether an `If-Range` header still names this file, so that its `Range` counts.
 
     Args:
-        header: The header's value, "" where there is none.
+        header: The header's value, "" if there is none.
         etag: The file's strong tag, with its quotes. A weak one never matches.
-        modified: The file's time of modification in whole seconds since the epoch, where it is known.
+        modified: The file's time of modification in whole seconds since the epoch, if it is known.
     """
     if not header or header == etag:
         return True
@@ -356,14 +337,14 @@ def if_range_holds(header: str, etag: str, modified: int | None) -> bool:
 
 
 def find_file(storage: Storage, path: str) -> StoredFile | None:
-    """The file at `path` below `draft-images/`, or `None` where there is none.
+    """The file at `path` below `draft-images/`, or `None` if there is no such file.
 
     Args:
         storage: Where to look.
         path: A plain one: `images.storage.is_plain_path` has said so.
 
     Raises:
-        Exception: Whatever the storage raises where it cannot tell.
+        Exception: Whatever the storage raises if it cannot tell.
     """
     root = local_path(storage, ROOT)
     return _find_remote(storage, f"{ROOT}/{path}") if root is None else _find_local(root, path)

@@ -1,7 +1,7 @@
 """Comparing rows with files after a crash, a restored backup or a move, and putting right what differs.
 
 Rows are read in windows of their primary key and files folder by folder, in groups, so memory does not grow with
-their number. No transaction is held over a run: each mend stands for itself.
+their number. No transaction is held over a run: each repair stands for itself.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Problem:
         name: The file's name in the storage, or "".
         sentence: What is the matter and what `repair` does about it.
         repair: Puts it right. Returns whether it did: false if another process had put it right or changed it.
-            Raises `StorageError` where it cannot. `None` where only a person can help.
+            Raises `StorageError` if it cannot. `None` if only a person can help.
     """
 
     kind: Kind
@@ -134,18 +134,19 @@ def reconcile(
     """Find where rows and files disagree, and put it right.
 
     It can run while the server works, and as often as one likes. An image whose server was stopped becomes ready
-    where its whole file had reached the storage (`image_generated` is sent) and fails where not
-    (`image_generation_failed` is sent). Files without a row get one that belongs to nobody.
+    if its whole file had reached the storage (`image_generated` is sent) and fails if not
+    (`image_generation_failed` is sent). Files without a row get one that has no owner.
 
     Args:
         apply: Put it right; without it nothing is changed.
         verify: Read every image and compare its size and digest with the row, too.
         delete_orphans: Remove files that have no row instead of giving them one.
-        accept_loss: Go on where the database knows of images and the storage holds no file at all.
+        accept_loss: Go on if the database knows of images and the storage holds no file at all.
         progress: Called with the stage (`"rows"` or `"files"`) and how many of it have been looked at so far.
 
     Yields:
-        What was wrong, one by one, each after its mending. What cannot be mended is told, and does not stop the rest.
+        What was wrong, one by one, each after its repair. What cannot be repaired is reported and does not stop the
+        rest.
 
     Raises:
         images.exceptions.StorageError: The storage is not there; the rows of its files are left as they are.
@@ -165,7 +166,7 @@ def _findings(problems: Iterator[Problem], *, apply: bool) -> Iterator[Finding]:
 
 
 def _repair(problem: Problem) -> Finding | None:
-    """Put it right; `None` where somebody else has done so meanwhile."""
+    """Put it right; `None` if another process has done so meanwhile."""
     if problem.repair is None:
         return problem.finding(mended=False)
     try:
@@ -216,7 +217,7 @@ def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[P
 
 
 def check_storage(*, accept_loss: bool) -> None:
-    """Stop where the disk is not there, or holds nothing although there are images.
+    """Stop if the disk is not there, or holds nothing although there are images.
 
     Raises:
         StorageError: With the sentence for the operator.

@@ -1,7 +1,7 @@
 """How `reconcile` puts rows and files right, one at a time.
 
 Every change of a row is one conditional UPDATE on the state in which it was found, so that a generation that is still
-running, a deletion, or another reconciliation is never overruled: whoever comes second changes nothing.
+running, a deletion, or another reconciliation is never overruled: the one that comes second changes nothing.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def possible_files(row: GeneratedImage) -> list[str]:
 
 
 def rescue(row: GeneratedImage) -> bool:
-    """Let an unfinished row become ready where its whole file is in the storage; whether it did.
+    """Let an unfinished row become ready if its whole file is in the storage; whether it did.
 
     For whoever comes upon a row whose process was stopped and is about to pay for the same picture again.
 
