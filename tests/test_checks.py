@@ -186,7 +186,7 @@ def test_options_that_the_vendor_accepts_are_fine(settings: Settings, options: d
     ("url", "words"),
     [
         (f"https://user:{KEY}@host/v1", "user name"),
-        ("https://host/v1?api-version=1", "query"),
+        ("https://host/v1?a=b#x", "fragment"),
         ("https://host/v1#x", "fragment"),
         ("host/v1", "not an address"),
         ("https://host:port/v1", "not an address"),
