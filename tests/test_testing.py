@@ -134,7 +134,7 @@ def test_a_provider_with_a_key_is_not_asked_in_a_test_run(settings: Settings) ->
 def test_a_test_may_ask_real_providers_if_it_says_so(settings: Settings) -> None:
     settings.IMAGES = {"PROVIDER": "openai", "OPENAI_API_KEY": "sk-real", "OPENAI_BASE_URL": "https://vendor.invalid"}
     settings.IMAGES["DEADLINE"] = 2
-    with allow_real_providers(), pytest.raises(exceptions.ProviderUnreachable):
+    with allow_real_providers(), pytest.raises(exceptions.ProviderFailure):
         generate()
 
 
