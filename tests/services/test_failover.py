@@ -151,6 +151,17 @@ class TestBilling:
         assert providers.paid_calls() == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "backend", ["no.such.module.Provider", "tests.fakes.painters.png", "tests.fakes.painters.Painter"]
+)
+def test_a_provider_that_cannot_be_loaded_is_passed_over(providers: Chain, backend: str) -> None:
+    """No such module; not a provider; a provider that does not start without an option."""
+    providers.configure(PROVIDER="broken,openai", PROVIDERS={"broken": backend})
+    image = generate_image(**WANTED)
+    assert codes(image) == [("broken", "provider_not_configured"), ("openai", "ok")]
+    assert providers.paid_calls() == (0, 1)
+
+
 class TestRetries:
     def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_the_row(self, providers: Chain) -> None:
         providers.gemini.script("http_503", "http_529")

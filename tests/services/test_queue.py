@@ -41,6 +41,11 @@ def arrives_and_breaks(image_id: str) -> None:
     raise ConnectionError
 
 
+def begins_and_is_never_done(image_id: str) -> None:
+    now = timezone.now()
+    GeneratedImage.objects.filter(pk=image_id).update(started_at=now, deadline_at=now + HOUR)
+
+
 def work_at_once(image_id: str) -> None:
     run_generation(uuid.UUID(image_id))
 
@@ -111,6 +116,16 @@ class TestLater:
             image = generate_image_later(**WANTED)
         image.refresh_from_db()
         assert (image.status, image.error_code, heard) == ("failed", "queue_unavailable", ["queue_unavailable"])
+
+    def test_leaves_the_callers_connection_as_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A host may call it in the middle of a queryset, whose cursor a closed connection would end."""
+        released: list[str] = []
+        for module in ("generation", "queue"):
+            monkeypatch.setattr(f"images.services.{module}.release_connections", lambda: released.append("released"))
+        generate_image_later(**WANTED)
+        with transaction.atomic():
+            generate_image_later(**WANTED)
+        assert not released
 
     def test_needs_a_queue(self, settings: Settings) -> None:
         settings.IMAGES = {**settings.IMAGES, "QUEUE": ""}
@@ -292,6 +307,16 @@ class TestWaiting:
         assert image.status == "failed"
         run_generation(image.pk)  # the worker comes later
         assert not brush.requests
+
+    def test_a_plain_caller_does_not_wait_for_ever_for_a_worker_that_began(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The row is still pending when the worker's time is over: clocks that differ, or a row taken up again."""
+        use(settings, begins_and_is_never_done, RUN_ON_WORKERS=True, DEADLINE=1)
+        monkeypatch.setattr("images.services.queue.STALE_AFTER", timedelta(seconds=0))
+        with pytest.raises(exceptions.ProviderTimeout):
+            generate_image(**WANTED)
+        assert GeneratedImage.objects.get().status == "pending"
 
     def test_is_refused_inside_a_transaction(self, settings: Settings) -> None:
         use(settings, enqueue, RUN_ON_WORKERS=True)
