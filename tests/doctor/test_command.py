@@ -173,8 +173,9 @@ class TestGenerate:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("images.storage.check_space", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(CommandError) as caught:
             run("--generate")
+        assert caught.value.returncode == 130
         assert not GeneratedImage.objects.exists()
 
     def test_a_chain_that_had_to_fall_back_needs_attention(
