@@ -23,6 +23,7 @@ SUBPATH = "/pics"
 @contextmanager
 def project(folder: Path) -> Iterator[str]:
     """The production server below `/pics`; granian plays the proxy that takes the path off."""
+    (folder / "stored").mkdir()
     with reserve_port() as kept:
         port = kept.getsockname()[1]
         base = f"http://127.0.0.1:{port}{SUBPATH}"
