@@ -54,10 +54,15 @@ def workers_of(master: int) -> list[int]:
     return sorted(pid for pid in map(int, found) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
+def listening_sockets(base: str) -> set[str]:
+    """Every socket that listens on the server's port: one for each worker."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port_of(base):04X}") and row[3] == "0A"}
+
+
 def is_listening(worker: int, base: str) -> bool:
     """Whether a worker takes connections yet."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port_of(base):04X}") and row[3] == "0A"}
+    sockets = listening_sockets(base)
     try:
         return any(os.readlink(one) in sockets for one in Path(f"/proc/{worker}/fd").iterdir())
     except OSError:
@@ -109,7 +114,7 @@ def test_a_killed_worker_is_replaced_and_the_other_serves_meanwhile(tmp_path: Pa
     with serving(tmp_path, WEB_CONCURRENCY="2") as (base, master):
         killed = workers_of(master)[0]
         os.kill(killed, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{killed}/fd").is_dir() or not is_listening(killed, base), "it is gone")
+        until(lambda: len(listening_sockets(base)) == 1, "its socket is gone, and with it what waited in that")
         for _ in range(20):
             assert requests.get(f"{base}/health", timeout=30).ok
         until(lambda: killed not in workers_of(master) and _ready(master, base, 2), "there is a successor")

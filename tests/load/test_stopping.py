@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from images.models import STOPPED
 from tests.fakes.provider_server import ProviderServer
 from tests.load.callers import PATIENCE, Callers, Server, server_for, until
 
@@ -50,6 +51,5 @@ def test_what_cannot_finish_in_time_is_marked_as_failed(provider_server: Provide
             _told_to_stop(server)
             server.process.wait(PATIENCE)
         assert callers.statuses == {"0": 2}
-        sentence = "The server was stopped while it made this image. Ask for it again."
-        assert server.rows("status, error_code, error_message") == [("failed", "internal_error", sentence)] * 2
+        assert server.rows("status, error_code, error_message") == [("failed", "internal_error", STOPPED)] * 2
         assert server.files() == []
