@@ -1,4 +1,4 @@
-"""The transport under the SDKs: where it connects to, what it reuses, and when it gives up."""
+"""The transport under the SDKs: where it connects to, what a connection is good for, and when it gives up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def silent_server() -> Iterator[str]:
 
 @both
 @pytest.mark.parametrize("mode", ["ok", "interim", "beyond_the_end", "chunked_beyond_the_end", "close_announced"])
-def test_a_connection_serves_one_call_and_nobody_else_gets_what_comes_late_on_it(
+def test_a_connection_serves_one_call_and_no_other_caller_gets_what_comes_late_on_it(
     either_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
     """Two callers whose pictures can be told apart: whatever came with the first one's answer, each gets its own."""
@@ -58,7 +58,7 @@ def test_a_connection_serves_one_call_and_nobody_else_gets_what_comes_late_on_it
 
 @both
 @pytest.mark.parametrize("mode", ["interim_late", "truncated_body", "switching"])
-def test_an_answer_that_was_given_up_reaches_nobody_else(
+def test_an_answer_that_was_given_up_reaches_no_other_caller(
     either_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
     provider = either_provider()
@@ -130,7 +130,7 @@ def test_an_answer_as_large_as_the_limit_passes_and_one_byte_more_does_not(provi
         post(provider_server.url, limit=size - 1)
 
 
-def test_a_redirect_is_handed_on_as_it_is_and_nobody_follows_it(provider_server: ProviderServer) -> None:
+def test_a_redirect_is_handed_on_as_it_is_and_not_followed(provider_server: ProviderServer) -> None:
     with ProviderServer() as elsewhere:
         provider_server.redirect_to = f"{elsewhere.url}/v1/images/generations"
         provider_server.script("redirect")
