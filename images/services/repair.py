@@ -173,7 +173,8 @@ def adopt(name: str, contents: Contents) -> bool:
     """
     if rows().filter(file=name).exists():
         return False
-    image = row_of_file(name, contents, modified=modified_at(name))
+    modified = None if read_file_name(name) else modified_at(name)
+    image = row_of_file(name, contents, modified=modified)
     with transaction.atomic(using=rows().db):
         done = write_rows([image]).get(name) == image.pk
         gone = done and is_missing(name)  # if another transaction deleted the row, the file follows it
