@@ -40,6 +40,23 @@ def test_a_key_whose_row_cannot_be_seen_is_in_progress(
     assert not brush.requests
 
 
+class ReplicaForReads:
+    """A host's router; the replica is out of reach, so that whatever is read from it fails."""
+
+    def db_for_read(self, model: Any, **_: Any) -> str:
+        return "replica"
+
+    def db_for_write(self, model: Any, **_: Any) -> str:
+        return "default"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_is_looked_for_where_rows_are_written(brush: Brush, settings: Settings) -> None:
+    settings.DATABASE_ROUTERS = [ReplicaForReads()]
+    first, again = (generate_image(**WANTED, idempotency_key="k") for _ in range(2))
+    assert (again.pk, again.replayed, len(brush.requests)) == (first.pk, True, 1)
+
+
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="The trigger is written in SQLite's language.")
 @pytest.mark.django_db(transaction=True)
 def test_a_row_that_breaks_another_rule_is_tried_once(generate: Any, brush: Brush) -> None:
