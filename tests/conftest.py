@@ -8,7 +8,7 @@ from pytest_django.fixtures import Settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 from trygo_backend import health
 
 pytest_plugins = ["tests.fakes.fixtures"]
@@ -30,12 +30,12 @@ def _probes_are_run_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def brush(settings: Settings) -> Brush:
-    """The only provider of the chain, played by the test."""
-    brush = Brush()
-    entry = {"BACKEND": "tests.fakes.painters.Painter", "OPTIONS": {"brush": brush}}
+def fake_provider(settings: Settings) -> FakeProvider:
+    """The only configured provider; the test says what it answers."""
+    fake_provider = FakeProvider()
+    entry = {"BACKEND": "tests.fakes.providers.FakeBackend", "OPTIONS": {"fake_provider": fake_provider}}
     settings.IMAGES = {"PROVIDER": "test", "PROVIDERS": {"test": entry}, "PUBLIC_URL": "https://pics.example"}
-    return brush
+    return fake_provider
 
 
 @pytest.fixture

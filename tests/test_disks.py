@@ -17,8 +17,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from images.models import GeneratedImage
-from tests.fakes.painters import Brush
 from tests.fakes.pictures import png
+from tests.fakes.providers import FakeProvider
 
 pytestmark = pytest.mark.django_db
 
@@ -90,11 +90,11 @@ def trouble(request: pytest.FixtureRequest) -> Trouble:
 
 
 @pytest.fixture(autouse=True)
-def painter(brush: Brush, settings: Settings, tmp_path: Path) -> Brush:
+def healthy_provider(fake_provider: FakeProvider, settings: Settings, tmp_path: Path) -> FakeProvider:
     """A provider whose pictures need more room than is looked for before it is asked."""
     settings.IMAGES = {**settings.IMAGES, "MIN_FREE_BYTES": 50_000}
-    brush.will(*[PICTURE] * 5)
-    return brush
+    fake_provider.will(*[PICTURE] * 5)
+    return fake_provider
 
 
 def pictures(media_root: Path) -> list[Path]:
@@ -127,7 +127,7 @@ def assert_all_goes_on(api: APIClient, client: Client, media_root: Path) -> None
 
 
 def test_is_seen_before_paying_and_by_the_health_endpoint(
-    trouble: Trouble, painter: Brush, api: APIClient, client: Client, media_root: Path
+    trouble: Trouble, healthy_provider: FakeProvider, api: APIClient, client: Client, media_root: Path
 ) -> None:
     # A media root without any image may simply be made; this one has to be mounted.
     earlier = made(api)
@@ -137,20 +137,20 @@ def test_is_seen_before_paying_and_by_the_health_endpoint(
     assert health.status_code == 503
     assert trouble.sentence in health.json()["checks"]["storage"]
     assert_refused(api.post("/api/images/generate", BODY), trouble.sentence, media_root)
-    assert len(painter.requests) == 1
+    assert len(healthy_provider.requests) == 1
     trouble.end()
     api.delete(f"/api/images/{earlier}")
     assert_all_goes_on(api, client, media_root)
 
 
 def test_that_comes_while_the_provider_works_leaves_nothing_half_written(
-    trouble: Trouble, painter: Brush, api: APIClient, client: Client, media_root: Path
+    trouble: Trouble, healthy_provider: FakeProvider, api: APIClient, client: Client, media_root: Path
 ) -> None:
-    def paint(_: Any) -> bytes:
+    def begin_trouble(_: Any) -> bytes:
         trouble.begin()
         return PICTURE
 
-    painter.script.insert(0, paint)
+    healthy_provider.script.insert(0, begin_trouble)
     answer = api.post("/api/images/generate", BODY)
     assert_refused(answer, trouble.sentence, media_root)
     assert pictures(media_root) == []
@@ -184,11 +184,11 @@ def test_a_deletion_makes_room_on_a_full_disk(full: Trouble, api: APIClient, med
 
 
 def test_a_limit_on_the_size_of_files_leaves_nothing_half_written(
-    painter: Brush, api: APIClient, client: Client, media_root: Path
+    healthy_provider: FakeProvider, api: APIClient, client: Client, media_root: Path
 ) -> None:
     """As `ulimit -f` and some quotas set it. The database's own files stay far below."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    painter.script.insert(0, png(160, 90, 9_000_000))
+    healthy_provider.script.insert(0, png(160, 90, 9_000_000))
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, before[1]))
     try:
         answer = api.post("/api/images/generate", BODY)

@@ -25,8 +25,8 @@ from images.models import GeneratedImage
 from images.services import delete_image, generate_image
 from tests.conftest import client_for
 from tests.crash.server import migrated_database
-from tests.fakes.painters import Brush
 from tests.fakes.provider_server import ProviderServer
+from tests.fakes.providers import FakeProvider
 from tests.queue.installation import Installation
 from tests.queue.services import PATIENCE
 from trygo_backend.urls import urlpatterns as project
@@ -48,7 +48,7 @@ def read(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 @pytest.fixture
-def counted(brush: Brush, staff: User) -> Iterator[Samples]:
+def counted(fake_provider: FakeProvider, staff: User) -> Iterator[Samples]:
     """How much a sample has grown since the test began."""
     with override_settings(ROOT_URLCONF=__name__):
         metrics.connect()
@@ -79,9 +79,12 @@ class TestCounts:
         assert counted("images_deleted_total") == 1
 
     def test_what_failed_and_every_call_that_gave_no_picture(
-        self, counted: Samples, brush: Brush, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+        self,
+        counted: Samples,
+        fake_provider: FakeProvider,
+        django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
     ) -> None:
-        brush.will(exceptions.ProviderUnreachable(), exceptions.ProviderTimeout())
+        fake_provider.will(exceptions.ProviderUnreachable(), exceptions.ProviderTimeout())
         with django_capture_on_commit_callbacks(execute=True), pytest.raises(exceptions.ProviderTimeout):
             generate_image(**WANTED)
         failed = {**PAINTED, "model": ""}

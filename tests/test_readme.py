@@ -27,7 +27,7 @@ from images.conf import SETTINGS, Setting
 from images.exceptions import ImagesError
 from images.services import generate_image
 from images.services.prompts import get_prompt_builder
-from tests.fakes.painters import png
+from tests.fakes.providers import png
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 from tests.services.wrecks import ready, stopped, store
 
 pytestmark = pytest.mark.django_db
@@ -30,12 +30,12 @@ def run(*arguments: str, stderr: StringIO | None = None) -> tuple[str, int]:
     return out.getvalue(), 0
 
 
-def test_says_so_where_all_is_well(brush: Brush) -> None:
+def test_says_so_where_all_is_well(fake_provider: FakeProvider) -> None:
     ready()
     assert run() == ("Rows and files agree.\n", 0)
 
 
-def test_tells_without_apply_and_mends_with_it(brush: Brush) -> None:
+def test_tells_without_apply_and_mends_with_it(fake_provider: FakeProvider) -> None:
     image = stopped()
     told, status = run()
     assert told.startswith(f"found   stale         {image.pk}: The server was stopped")
@@ -46,7 +46,9 @@ def test_tells_without_apply_and_mends_with_it(brush: Brush) -> None:
     assert status == 0
 
 
-def test_what_remains_is_in_the_exit_status_and_a_name_cannot_confuse_the_terminal(brush: Brush) -> None:
+def test_what_remains_is_in_the_exit_status_and_a_name_cannot_confuse_the_terminal(
+    fake_provider: FakeProvider,
+) -> None:
     store("item/\x1b[2Jpage.html", b"<p>")
     out, status = run("--apply")
     assert out.startswith(r"left    not_an_image  'draft-images/item/\x1b[2Jpage.html': ")
@@ -54,7 +56,7 @@ def test_what_remains_is_in_the_exit_status_and_a_name_cannot_confuse_the_termin
     assert run("--apply", "--delete-orphans") == (out, 1)
 
 
-def test_prints_an_object_for_each_finding_and_a_summary(brush: Brush) -> None:
+def test_prints_an_object_for_each_finding_and_a_summary(fake_provider: FakeProvider) -> None:
     image = stopped()
     store("item/hero-1763049170351.png")
     lines = [json.loads(line) for line in run("--apply", "--json")[0].splitlines()]
@@ -65,14 +67,14 @@ def test_prints_an_object_for_each_finding_and_a_summary(brush: Brush) -> None:
     assert lines[2] == {"summary": {"findings": 2, "mended": 2, "remaining": 0, "by_kind": {"orphan": 1, "stale": 1}}}
 
 
-def test_stops_with_a_sentence_where_the_disk_is_not_there(brush: Brush, media_root: Path) -> None:
+def test_stops_with_a_sentence_where_the_disk_is_not_there(fake_provider: FakeProvider, media_root: Path) -> None:
     ready()
     media_root.rename(media_root.with_name("unmounted"))
     with pytest.raises(CommandError, match=r"mount its disk.* \(storage_error\)"):
         run("--apply")
 
 
-def test_shows_progress_on_a_terminal_only(brush: Brush) -> None:
+def test_shows_progress_on_a_terminal_only(fake_provider: FakeProvider) -> None:
     ready()
     terminal, log = Terminal(), StringIO()
     run(stderr=terminal)

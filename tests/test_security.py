@@ -14,8 +14,8 @@ from images.conf import conf
 from images.models import GeneratedImage
 from images.providers import get_provider
 from tests.conftest import client_for
-from tests.fakes.painters import Brush
 from tests.fakes.provider_server import ProviderServer
+from tests.fakes.providers import FakeProvider
 
 URL = "/api/images/generate"
 KEYS = {"OPENAI_API_KEY": "sk-secret-0123456789abcdef", "GEMINI_API_KEY": "AIzaSecret0123456789abcdef"}
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 @pytest.mark.parametrize(
     "hostile", ["a\r\nSet-Cookie: stolen=1", "a\nLocation: https://evil.example", "a\x0bX-Evil: 1"]
 )
-def test_nothing_a_caller_writes_becomes_a_header(api: APIClient, brush: Brush, hostile: str) -> None:
+def test_nothing_a_caller_writes_becomes_a_header(api: APIClient, fake_provider: FakeProvider, hostile: str) -> None:
     for url in (URL, "/api/images/"):
         answer = api.post(url, {"contentItemId": hostile, "title": hostile}, format="json")
         assert answer.status_code in (200, 201)
@@ -38,14 +38,14 @@ def test_nothing_a_caller_writes_becomes_a_header(api: APIClient, brush: Brush, 
 
 
 @pytest.mark.parametrize("key", ["k\r\nX-Evil: 1", "k\nX-Evil: 1", "k\x00"])
-def test_a_key_that_carries_a_header_is_refused(api: APIClient, brush: Brush, key: str) -> None:
+def test_a_key_that_carries_a_header_is_refused(api: APIClient, fake_provider: FakeProvider, key: str) -> None:
     body = {"contentItemId": "1", "title": "x"}
     answer = api.post(URL, body, format="json", HTTP_IDEMPOTENCY_KEY=key)
     assert answer.status_code == 400
     assert "Evil" not in str(answer.headers)
 
 
-def test_markup_in_a_title_stays_text_wherever_it_is_shown(brush: Brush, staff: User) -> None:
+def test_markup_in_a_title_stays_text_wherever_it_is_shown(fake_provider: FakeProvider, staff: User) -> None:
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     made = client_for(staff).post(URL, {"contentItemId": hostile, "title": hostile}, format="json").json()
     staff.is_superuser = True
@@ -62,7 +62,7 @@ def test_markup_in_a_title_stays_text_wherever_it_is_shown(brush: Brush, staff: 
 
 
 @pytest.mark.parametrize("method", ["post", "delete"])
-def test_a_page_of_somebody_else_cannot_use_a_session(brush: Brush, user: User, method: str) -> None:
+def test_a_page_of_somebody_else_cannot_use_a_session(fake_provider: FakeProvider, user: User, method: str) -> None:
     image = GeneratedImage.objects.create(owner=user, content_item_id="1", title="x", file_stem="draft-images/1/x")
     browser = APIClient(enforce_csrf_checks=True)
     browser.force_login(user)
@@ -70,7 +70,7 @@ def test_a_page_of_somebody_else_cannot_use_a_session(brush: Brush, user: User, 
     answer = getattr(browser, method)(url, {"contentItemId": "1", "title": "x"}, format="json")
     assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
     assert GeneratedImage.objects.filter(pk=image.pk).exists()
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 class TestKeys:

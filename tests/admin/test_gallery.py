@@ -21,7 +21,7 @@ from images.admin import gallery
 from images.exceptions import ProviderTimeout
 from images.models import GeneratedImage, Status, image_storage
 from images.services import generate_image
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 
 pytestmark = pytest.mark.django_db
 
@@ -143,9 +143,11 @@ def test_turns_are_given_back_after_failures(admin_client: Client, media_root: P
     assert [admin_client.get(url).status_code for _ in range(3)] == [404] * 3
 
 
-def test_the_gallery_keeps_search_filters_and_actions(admin_client: Client, user: User, brush: Brush) -> None:
+def test_the_gallery_keeps_search_filters_and_actions(
+    admin_client: Client, user: User, fake_provider: FakeProvider
+) -> None:
     image = generate_image(content_item_id="item", title="A title", user=user)
-    brush.will(ProviderTimeout())
+    fake_provider.will(ProviderTimeout())
     with pytest.raises(ProviderTimeout):
         generate_image(content_item_id="item", title="<b>Another</b>")
     page = admin_client.get(GALLERY, {"content_item_id": "item"})

@@ -19,7 +19,7 @@ from images.exceptions import ProviderTimeout
 from images.models import GeneratedImage, Status
 from images.providers import ImageRequest
 from images.services import generate_image
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 
 # The images are made by threads, which see what is committed.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,7 +28,7 @@ LIST = reverse("admin:images_generatedimage_changelist")
 
 
 @pytest.fixture
-def image(brush: Brush, user: User) -> GeneratedImage:
+def image(fake_provider: FakeProvider, user: User) -> GeneratedImage:
     return generate_image(content_item_id="item", title="A title", description="Long.", variant="inline", user=user)
 
 
@@ -62,32 +62,36 @@ def test_the_new_image_has_the_same_input_and_owner(admin_client: Client, image:
     assert LogEntry.objects.get().object_id == str(new.pk)
 
 
-def test_asking_spends_nothing(admin_client: Client, image: GeneratedImage, brush: Brush) -> None:
+def test_asking_spends_nothing(admin_client: Client, image: GeneratedImage, fake_provider: FakeProvider) -> None:
     page = admin_client.get(again_address([image.pk]))
     assert "This may cost money: test will be asked." in page.text
     admin_client.post(again_address([image.pk]))  # without the page's token it only asks again
     admin_client.post(again_address([image.pk]), {"token": "x"})
-    assert len(brush.requests) == 1
+    assert len(fake_provider.requests) == 1
 
 
-def test_the_same_page_sent_twice_pays_once(admin_client: Client, image: GeneratedImage, brush: Brush) -> None:
+def test_the_same_page_sent_twice_pays_once(
+    admin_client: Client, image: GeneratedImage, fake_provider: FakeProvider
+) -> None:
     address = again_address([image.pk])
     token = token_in(admin_client.get(address).text)
     for _ in range(2):
         assert admin_client.post(address, {"token": token}).status_code == 302
-    assert len(brush.requests) == 2
+    assert len(fake_provider.requests) == 2
     assert LogEntry.objects.count() == 1
 
 
-def test_a_failure_is_told_with_its_code(admin_client: Client, image: GeneratedImage, brush: Brush) -> None:
-    brush.will(ProviderTimeout())
+def test_a_failure_is_told_with_its_code(
+    admin_client: Client, image: GeneratedImage, fake_provider: FakeProvider
+) -> None:
+    fake_provider.will(ProviderTimeout())
     page = confirm(admin_client, again_address([image.pk]))
     assert "A title: The image provider did not respond in time. Try again later. (provider_timeout)" in page.text
     assert page.redirect_chain == [(LIST, 302)]
 
 
 def test_several_are_made_in_parallel_and_without_a_servers_connection(
-    admin_client: Client, image: GeneratedImage, brush: Brush
+    admin_client: Client, image: GeneratedImage, fake_provider: FakeProvider
 ) -> None:
     other = generate_image(content_item_id="item", title="Another title")
     both = threading.Barrier(2)
@@ -98,7 +102,7 @@ def test_several_are_made_in_parallel_and_without_a_servers_connection(
         held.append(connections["default"].connection is not None)
         return png()
 
-    brush.will(together, together)
+    fake_provider.will(together, together)
     chosen = [str(image.pk), str(other.pk)]
     page = admin_client.post(LIST, {"action": "generate_again", "_selected_action": chosen})
     confirm(admin_client, page["Location"])
@@ -122,14 +126,14 @@ def test_a_host_that_opens_a_transaction_for_each_request_can_use_it(
     assert "Made again:" in confirm(admin_client, again_address([image.pk])).text
 
 
-def test_a_user_who_may_only_view_spends_nothing(image: GeneratedImage, brush: Brush) -> None:
+def test_a_user_who_may_only_view_spends_nothing(image: GeneratedImage, fake_provider: FakeProvider) -> None:
     client = client_with("view_generatedimage", "delete_generatedimage")
     address = again_address([image.pk])
     assert client.get(address).status_code == 403
     assert client.post(address, {"token": "0" * 32}).status_code == 403
     assert "generate_again" not in client.get(LIST).text
     assert "Make again" not in client.get(reverse("admin:images_generatedimage_change", args=[image.pk])).text
-    assert len(brush.requests) == 1
+    assert len(fake_provider.requests) == 1
 
 
 def test_a_user_who_may_add_images_may_make_them_again(image: GeneratedImage) -> None:

@@ -20,7 +20,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from images.admin import generated_images
 from images.models import GeneratedImage, Status, image_storage
-from tests.fakes.painters import png
+from tests.fakes.providers import png
 
 pytestmark = pytest.mark.django_db
 

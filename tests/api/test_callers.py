@@ -10,7 +10,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from images.models import GeneratedImage
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 URL = "/api/images/generate"
 BODY = {"contentItemId": "unknown", "title": "A quiet harbour at dawn"}
@@ -28,19 +28,21 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def trusting(brush: Brush, settings: Any) -> None:
+def trusting(fake_provider: FakeProvider, settings: Any) -> None:
     settings.IMAGES = {**settings.IMAGES, "TRUSTED_NETWORKS": "10.0.0.0/8, fd00::/8"}
 
 
-def test_without_credentials_it_is_a_401_that_says_how(anonymous: APIClient, brush: Brush) -> None:
+def test_without_credentials_it_is_a_401_that_says_how(anonymous: APIClient, fake_provider: FakeProvider) -> None:
     answer = anonymous.post(URL, BODY, format="json")
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
     assert answer["WWW-Authenticate"] == "Token"
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.parametrize("keyword", ["Token", "Bearer", "bearer"])
-def test_a_token_is_let_in_under_either_keyword(anonymous: APIClient, brush: Brush, user: User, keyword: str) -> None:
+def test_a_token_is_let_in_under_either_keyword(
+    anonymous: APIClient, fake_provider: FakeProvider, user: User, keyword: str
+) -> None:
     key = Token.objects.create(user=user).key
     answer = anonymous.post(URL, BODY, format="json", headers={"authorization": f"{keyword} {key}"})
     assert answer.status_code == 200
@@ -48,13 +50,17 @@ def test_a_token_is_let_in_under_either_keyword(anonymous: APIClient, brush: Bru
 
 
 @pytest.mark.parametrize("header", ["Token wrong", "Bearer wrong", "Token", "Bearer a b", "Token \xff"])
-def test_a_wrong_token_is_a_401_with_its_own_code(anonymous: APIClient, brush: Brush, header: str) -> None:
+def test_a_wrong_token_is_a_401_with_its_own_code(
+    anonymous: APIClient, fake_provider: FakeProvider, header: str
+) -> None:
     answer = anonymous.post(URL, BODY, format="json", headers={"authorization": header})
     assert (answer.status_code, answer.json()["code"]) == (401, "authentication_failed")
     assert "WWW-Authenticate" in answer
 
 
-def test_a_revoked_token_and_a_disabled_account_are_turned_away(api: APIClient, brush: Brush, user: User) -> None:
+def test_a_revoked_token_and_a_disabled_account_are_turned_away(
+    api: APIClient, fake_provider: FakeProvider, user: User
+) -> None:
     user.is_active = False
     user.save()
     assert api.get("/api/images/").status_code == 401
@@ -65,7 +71,7 @@ def test_a_revoked_token_and_a_disabled_account_are_turned_away(api: APIClient, 
     assert api.get("/api/images/").status_code == 401
 
 
-def test_a_session_needs_a_csrf_token(brush: Brush, user: User) -> None:
+def test_a_session_needs_a_csrf_token(fake_provider: FakeProvider, user: User) -> None:
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(user)
     answer = client.post(URL, BODY, format="json")
@@ -92,7 +98,7 @@ class TestTrustedNetworks:
     def test_other_addresses_are_not(self, anonymous: APIClient, trusting: None, address: str) -> None:
         assert anonymous.post(URL, BODY, format="json", REMOTE_ADDR=address).status_code == 401
 
-    def test_no_network_is_trusted_by_default(self, anonymous: APIClient, brush: Brush) -> None:
+    def test_no_network_is_trusted_by_default(self, anonymous: APIClient, fake_provider: FakeProvider) -> None:
         assert anonymous.post(URL, BODY, format="json", REMOTE_ADDR="127.0.0.1").status_code == 401
 
     @pytest.mark.parametrize(

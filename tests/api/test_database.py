@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from images.models import GeneratedImage
 from images.providers import ImageRequest
 from tests.crash.server import migrated_database
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -58,7 +58,9 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def installation(migrated: Path, tmp_path: Path, django_db_blocker: Any, brush: Brush) -> Iterator[tuple[Path, str]]:
+def installation(
+    migrated: Path, tmp_path: Path, django_db_blocker: Any, fake_provider: FakeProvider
+) -> Iterator[tuple[Path, str]]:
     """A copy of it with a user, a token and an image; and the image's id."""
     file = tmp_path / "db.sqlite3"
     file.write_bytes(migrated.read_bytes())
@@ -85,16 +87,18 @@ def is_unavailable(answer: Any) -> bool:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_it_is_gone(installation: tuple[Path, str], caller: APIClient, brush: Brush, call: str) -> None:
+def test_it_is_gone(
+    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider, call: str
+) -> None:
     file, image = installation
     with sqlite(file.parent / "nowhere" / "db.sqlite3"):
         assert is_unavailable(CALLS[call](caller, image))
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_postgresql_refuses_connections(
-    installation: tuple[Path, str], caller: APIClient, brush: Brush, call: str
+    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider, call: str
 ) -> None:
     _, image = installation
     with socket.socket() as nobody_listens:
@@ -102,34 +106,36 @@ def test_postgresql_refuses_connections(
         port = str(nobody_listens.getsockname()[1])
         with default_database("django.db.backends.postgresql", HOST="127.0.0.1", PORT=port, NAME="images"):
             assert is_unavailable(CALLS[call](caller, image))
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.parametrize("call", WRITERS)
 def test_another_process_holds_the_lock(
-    installation: tuple[Path, str], caller: APIClient, brush: Brush, call: str
+    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider, call: str
 ) -> None:
     file, image = installation
     with closing(sqlite3.connect(file)) as other, sqlite(file):
         other.execute("BEGIN IMMEDIATE")
         assert is_unavailable(CALLS[call](caller, image))
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.parametrize("call", WRITERS)
-def test_it_cannot_be_written(installation: tuple[Path, str], caller: APIClient, brush: Brush, call: str) -> None:
+def test_it_cannot_be_written(
+    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider, call: str
+) -> None:
     file, image = installation
     with sqlite(f"file:{file}?mode=ro"):
         assert is_unavailable(CALLS[call](caller, image))
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
-def test_it_is_full(installation: tuple[Path, str], caller: APIClient, brush: Brush) -> None:
+def test_it_is_full(installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider) -> None:
     file, _ = installation
     body = {**BODY, "description": "x" * 100_000}
     with sqlite(file, init_command="PRAGMA max_page_count = 1"):
         assert is_unavailable(caller.post("/api/images/generate", body, format="json"))
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.parametrize("call", ["delete", "generate"])
@@ -144,7 +150,7 @@ def test_it_is_logged_once_in_one_line(
 
 
 def test_once_a_provider_was_asked_nothing_claims_that_nothing_was_paid(
-    installation: tuple[Path, str], caller: APIClient, brush: Brush
+    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider
 ) -> None:
     """The database goes away while the provider works."""
 
@@ -153,8 +159,8 @@ def test_once_a_provider_was_asked_nothing_claims_that_nothing_was_paid(
         connections["default"].settings_dict["NAME"] = str(installation[0].parent / "nowhere" / "db.sqlite3")
         return png()
 
-    brush.will(paint)
+    fake_provider.will(paint)
     with sqlite(installation[0]):
         answer = caller.post("/api/images/generate", BODY, format="json")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert len(brush.requests) == 1
+    assert len(fake_provider.requests) == 1

@@ -10,7 +10,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from rest_framework.test import APIClient
 
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 URL = "/api/images/generate"
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
@@ -36,7 +36,7 @@ def say(answer: Any) -> str:
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "text/html;q=0.5, application/json"])
 def test_they_are_english_under_a_host_s_locale_middleware(
-    api: APIClient, anonymous: APIClient, brush: Brush, russian_host: None, accept: str
+    api: APIClient, anonymous: APIClient, fake_provider: FakeProvider, russian_host: None, accept: str
 ) -> None:
     headers = {"accept-language": "ru", "accept": accept}
     answers = [
@@ -55,7 +55,9 @@ def test_they_are_english_under_a_host_s_locale_middleware(
         assert not any("\u0400" <= letter <= "\u04ff" for letter in say(answer)), say(answer)
 
 
-def test_the_language_outside_stays_what_it_was(api: APIClient, brush: Brush, russian_host: None) -> None:
+def test_the_language_outside_stays_what_it_was(
+    api: APIClient, fake_provider: FakeProvider, russian_host: None
+) -> None:
     page = api.get("/api/images/", headers={"accept": "text/html", "accept-language": "ru"})
     assert api.get("/api/images/", headers={"accept-language": "ru"})["Content-Language"] == "ru"
     assert any("\u0400" <= letter <= "\u04ff" for letter in page.content.decode())
@@ -98,23 +100,23 @@ def test_an_unforeseen_one_reaches_error_trackers_and_the_log_once(
 
 
 def test_so_does_one_in_the_middle_of_a_generation(
-    api: APIClient, brush: Brush, tracked: list[HttpRequest], caplog: pytest.LogCaptureFixture
+    api: APIClient, fake_provider: FakeProvider, tracked: list[HttpRequest], caplog: pytest.LogCaptureFixture
 ) -> None:
-    brush.will(KeyError("sk-secret"))
+    fake_provider.will(KeyError("sk-secret"))
     assert api.post(URL, BODY, format="json").json()["code"] == "internal_error"
     assert [request.path for request in tracked] == [URL]
     assert errors(caplog) == [f"unhandled_exception path={URL}"]
 
 
 def test_a_receiver_that_fails_does_not_cost_the_caller_the_body(
-    api: APIClient, brush: Brush, monkeypatch: pytest.MonkeyPatch
+    api: APIClient, fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def receiver(**_: Any) -> None:
         raise RuntimeError
 
     got_request_exception.connect(receiver)
     try:
-        brush.will(KeyError("sk-secret"))
+        fake_provider.will(KeyError("sk-secret"))
         answer = api.post(URL, BODY, format="json")
     finally:
         got_request_exception.disconnect(receiver)

@@ -16,7 +16,7 @@ from rest_framework.authtoken.models import Token
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def one_connection() -> Iterator[None]:
 
 
 @pytest.fixture
-def token(one_connection: None, user: User, brush: Brush) -> str:
+def token(one_connection: None, user: User, fake_provider: FakeProvider) -> str:
     return str(Token.objects.create(user=user).key)
 
 

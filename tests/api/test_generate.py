@@ -25,7 +25,7 @@ from images.exceptions import (
     StorageError,
 )
 from images.models import GeneratedImage
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 
 URL = "/api/images/generate"
 BODY = {"contentItemId": "665f1c2e9b1e8a0012345678", "title": "A quiet harbour at dawn"}
@@ -39,7 +39,7 @@ def post(client: APIClient, url: str = URL, **body: Any) -> Any:
 
 @pytest.mark.parametrize("url", [URL, URL + "/"])
 def test_answers_200_with_the_absolute_address_of_a_stored_picture(
-    api: APIClient, brush: Brush, media_root: Path, url: str
+    api: APIClient, fake_provider: FakeProvider, media_root: Path, url: str
 ) -> None:
     answer = post(api, url)
     assert answer.status_code == 200, answer.data
@@ -52,7 +52,7 @@ def test_answers_200_with_the_absolute_address_of_a_stored_picture(
     assert picture["Content-Type"] == "image/png"
 
 
-def test_tells_everything_the_contract_lists(api: APIClient, brush: Brush) -> None:
+def test_tells_everything_the_contract_lists(api: APIClient, fake_provider: FakeProvider) -> None:
     data = post(api, variant="inline").json()
     image = GeneratedImage.objects.get()
     assert data == {
@@ -74,7 +74,7 @@ def test_tells_everything_the_contract_lists(api: APIClient, brush: Brush) -> No
 
 
 def test_the_address_comes_from_the_request_where_public_url_is_not_set(
-    api: APIClient, brush: Brush, settings: Any
+    api: APIClient, fake_provider: FakeProvider, settings: Any
 ) -> None:
     settings.IMAGES = {**settings.IMAGES, "PUBLIC_URL": ""}
     settings.ALLOWED_HOSTS = ["images.internal"]
@@ -82,7 +82,7 @@ def test_the_address_comes_from_the_request_where_public_url_is_not_set(
     assert answer.json()["imageUrl"].startswith("http://images.internal:8123/media/draft-images/")
 
 
-def test_create_answers_201_with_a_location_that_can_be_read(api: APIClient, brush: Brush) -> None:
+def test_create_answers_201_with_a_location_that_can_be_read(api: APIClient, fake_provider: FakeProvider) -> None:
     answer = post(api, "/api/images/")
     assert answer.status_code == 201
     assert answer["Location"] == f"https://pics.example/api/images/{answer.json()['id']}"
@@ -91,10 +91,10 @@ def test_create_answers_201_with_a_location_that_can_be_read(api: APIClient, bru
 
 @pytest.mark.parametrize("description", [None, "", "An outline.\n" * 1700, "ж" * 100_000])
 def test_any_description_up_to_100_000_characters_is_accepted(
-    api: APIClient, brush: Brush, description: str | None
+    api: APIClient, fake_provider: FakeProvider, description: str | None
 ) -> None:
     assert post(api, description=description).status_code == 200
-    assert len(brush.requests[0].prompt) < 3000
+    assert len(fake_provider.requests[0].prompt) < 3000
     assert GeneratedImage.objects.get().description == (description or "").strip()
 
 
@@ -103,7 +103,7 @@ def test_any_description_up_to_100_000_characters_is_accepted(
     ["unknown", "507f1f77bcf86cd799439011", "../../etc/passwd", "/etc/passwd", "CON", "ж" * 255, "🎨 art", " x "],
 )
 def test_any_content_item_id_is_kept_to_the_letter_and_its_file_stays_below_draft_images(
-    api: APIClient, brush: Brush, media_root: Path, item: str
+    api: APIClient, fake_provider: FakeProvider, media_root: Path, item: str
 ) -> None:
     data = post(api, contentItemId=item).json()
     assert data["contentItemId"] == item
@@ -113,7 +113,7 @@ def test_any_content_item_id_is_kept_to_the_letter_and_its_file_stays_below_draf
     assert api.get(data["imageUrl"].removeprefix("https://pics.example")).status_code == 200
 
 
-def test_a_number_as_content_item_id_is_its_text(api: APIClient, brush: Brush) -> None:
+def test_a_number_as_content_item_id_is_its_text(api: APIClient, fake_provider: FakeProvider) -> None:
     assert post(api, contentItemId=42).json()["contentItemId"] == "42"
 
 
@@ -136,12 +136,14 @@ def test_a_number_as_content_item_id_is_its_text(api: APIClient, brush: Brush) -
         ({"variant": ["hero"]}, "variant"),
     ],
 )
-def test_wrong_fields_are_named_in_a_400(api: APIClient, brush: Brush, change: dict[str, Any], field: str) -> None:
+def test_wrong_fields_are_named_in_a_400(
+    api: APIClient, fake_provider: FakeProvider, change: dict[str, Any], field: str
+) -> None:
     answer = api.post(URL, json.dumps({**BODY, **change}), content_type="application/json")
     assert answer.status_code == 400, answer.data
     assert answer.json()["code"] == "invalid_request"
     assert set(answer.json()["details"]) == {field}
-    assert not brush.requests
+    assert not fake_provider.requests
     assert not GeneratedImage.objects.exists()
 
 
@@ -158,7 +160,7 @@ def test_wrong_fields_are_named_in_a_400(api: APIClient, brush: Brush, change: d
     ],
 )
 def test_a_missing_required_field_gets_the_sentence_old_callers_know(
-    api: APIClient, brush: Brush, body: dict[str, Any]
+    api: APIClient, fake_provider: FakeProvider, body: dict[str, Any]
 ) -> None:
     answer = api.post(URL, body, format="json")
     assert answer.status_code == 400
@@ -166,18 +168,18 @@ def test_a_missing_required_field_gets_the_sentence_old_callers_know(
 
 
 @pytest.mark.parametrize("raw", ["", "{", "[1]", '"text"', "null", "[" * 100_000, '{"title": NaN}', "\xff\xfe"])
-def test_a_body_that_is_no_json_object_is_a_400(api: APIClient, brush: Brush, raw: str) -> None:
+def test_a_body_that_is_no_json_object_is_a_400(api: APIClient, fake_provider: FakeProvider, raw: str) -> None:
     answer = api.post(URL, raw.encode("latin-1"), content_type="application/json")
     assert answer.status_code == 400
     assert answer.json()["code"] == "invalid_request"
 
 
-def test_another_content_type_is_a_415(api: APIClient, brush: Brush) -> None:
+def test_another_content_type_is_a_415(api: APIClient, fake_provider: FakeProvider) -> None:
     answer = api.post(URL, "title=x", content_type="text/plain")
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_a_body_that_is_too_large_is_a_413(api: APIClient, brush: Brush, settings: Any) -> None:
+def test_a_body_that_is_too_large_is_a_413(api: APIClient, fake_provider: FakeProvider, settings: Any) -> None:
     answer = api.post(URL, {**BODY, "description": "x" * (2 * 1024 * 1024)}, format="json")
     assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
 
@@ -192,9 +194,9 @@ def test_a_body_that_is_too_large_is_a_413(api: APIClient, brush: Brush, setting
     ],
 )
 def test_a_provider_s_failure_is_told_and_kept_on_the_row(
-    api: APIClient, brush: Brush, failure: Any, status: int, retryable: bool
+    api: APIClient, fake_provider: FakeProvider, failure: Any, status: int, retryable: bool
 ) -> None:
-    brush.will(failure)
+    fake_provider.will(failure)
     answer = post(api)
     body = answer.json()
     assert (answer.status_code, body["code"], body["retryable"]) == (status, failure.code, retryable)
@@ -206,39 +208,43 @@ def test_a_provider_s_failure_is_told_and_kept_on_the_row(
     assert shown["error"] == {"code": failure.code, "message": failure.message}
 
 
-def test_a_rate_limit_that_does_not_fit_is_passed_on_with_retry_after(api: APIClient, brush: Brush) -> None:
-    brush.will(ProviderRateLimited(retry_after=61.2))
+def test_a_rate_limit_that_does_not_fit_is_passed_on_with_retry_after(
+    api: APIClient, fake_provider: FakeProvider
+) -> None:
+    fake_provider.will(ProviderRateLimited(retry_after=61.2))
     answer = post(api)
     assert (answer.status_code, answer["Retry-After"]) == (503, "62")
-    assert len(brush.requests) == 1
-    brush.will(ProviderRateLimited())
+    assert len(fake_provider.requests) == 1
+    fake_provider.will(ProviderRateLimited())
     assert post(api)["Retry-After"] == "20"  # promised also where the vendor does not say
 
 
 def test_what_nobody_foresaw_is_a_500_without_details(
-    api: APIClient, brush: Brush, caplog: pytest.LogCaptureFixture
+    api: APIClient, fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    brush.will(KeyError("sk-secret"))
+    fake_provider.will(KeyError("sk-secret"))
     answer = post(api)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "sk-secret" not in answer.content.decode()
     assert GeneratedImage.objects.get().status == "failed"
 
 
-def test_a_full_disk_is_a_storage_error_before_anything_is_paid(api: APIClient, brush: Brush, settings: Any) -> None:
+def test_a_full_disk_is_a_storage_error_before_anything_is_paid(
+    api: APIClient, fake_provider: FakeProvider, settings: Any
+) -> None:
     settings.IMAGES = {**settings.IMAGES, "MIN_FREE_BYTES": 10**18}
     answer = post(api)
     assert (answer.status_code, answer.json()["code"]) == (500, StorageError.code)
-    assert not brush.requests
+    assert not fake_provider.requests
     assert GeneratedImage.objects.get().error_code == "storage_error"
 
 
 def test_the_log_has_one_line_at_the_start_and_one_at_the_end(
-    api: APIClient, brush: Brush, caplog: pytest.LogCaptureFixture
+    api: APIClient, fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
         post(api, contentItemId="a\nforged=1")
-        brush.will(ProviderTimeout())
+        fake_provider.will(ProviderTimeout())
         post(api)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split()[0] for line in lines] == [
@@ -279,7 +285,7 @@ def send(body: Body, *, token: str = "", chunked: bool = False, **headers: str) 
 
 
 @pytest.fixture
-def token(api: APIClient, brush: Brush, user: User) -> str:
+def token(api: APIClient, fake_provider: FakeProvider, user: User) -> str:
     return str(Token.objects.get(user=user).key)
 
 
@@ -293,7 +299,9 @@ class TestBody:
         assert len(body.sizes) <= 4
 
     @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-    def test_not_at_all_if_its_caller_is_not_known(self, brush: Brush, db: None, accept: str, chunked: bool) -> None:
+    def test_not_at_all_if_its_caller_is_not_known(
+        self, fake_provider: FakeProvider, db: None, accept: str, chunked: bool
+    ) -> None:
         body = Body(json.dumps(BODY).encode())
         assert send(body, chunked=chunked, accept=accept).status_code == 401
         assert send(body, token="wrong", chunked=chunked, accept=accept).status_code == 401
@@ -333,7 +341,9 @@ class TestBody:
         assert (answer.status_code, answer.data["code"]) == (400, "invalid_request")
 
 
-def test_the_csrf_check_of_a_session_reads_no_form_above_the_limit(user: User, brush: Brush, settings: Any) -> None:
+def test_the_csrf_check_of_a_session_reads_no_form_above_the_limit(
+    user: User, fake_provider: FakeProvider, settings: Any
+) -> None:
     settings.IMAGES = {**settings.IMAGES, "MAX_BODY_BYTES": 1024}
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(user)

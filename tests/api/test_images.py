@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 from images.models import GeneratedImage, absolute_url
 from images.services import generate_image
 from tests.conftest import client_for
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +29,9 @@ def path_of(image: GeneratedImage) -> str:
 
 
 class TestList:
-    def test_shows_the_newest_first_page_by_page(self, api: APIClient, user: User, brush: Brush) -> None:
+    def test_shows_the_newest_first_page_by_page(
+        self, api: APIClient, user: User, fake_provider: FakeProvider
+    ) -> None:
         made = [make(user, title=f"Title {number}") for number in range(5)]
         first = api.get("/api/images/?pageSize=3").json()
         second = api.get(first["next"].removeprefix("https://pics.example")).json()
@@ -48,7 +50,9 @@ class TestList:
             ("status=ready&contentItemId=item-1", {"one", "three"}),
         ],
     )
-    def test_is_filtered(self, api: APIClient, user: User, brush: Brush, query: str, titles: set[str]) -> None:
+    def test_is_filtered(
+        self, api: APIClient, user: User, fake_provider: FakeProvider, query: str, titles: set[str]
+    ) -> None:
         make(user, title="one")
         make(user, title="two", content_item_id="item-2")
         make(user, title="three", variant="inline")
@@ -66,7 +70,7 @@ class TestList:
         assert api.get("/api/images/?page=7").json()["code"] == "not_found"
 
     def test_costs_two_queries_however_many_images(
-        self, api: APIClient, user: User, brush: Brush, django_assert_num_queries: Any
+        self, api: APIClient, user: User, fake_provider: FakeProvider, django_assert_num_queries: Any
     ) -> None:
         for _ in range(4):
             make(user)
@@ -85,7 +89,7 @@ class TestList:
 
 class TestOwnership:
     def test_a_user_sees_only_their_own_and_staff_see_all(
-        self, api: APIClient, user: User, stranger: User, staff: User, brush: Brush
+        self, api: APIClient, user: User, stranger: User, staff: User, fake_provider: FakeProvider
     ) -> None:
         mine, theirs, nobodys = make(user), make(stranger), make()
         assert [row["id"] for row in api.get("/api/images/").json()["results"]] == [str(mine.pk)]
@@ -95,14 +99,14 @@ class TestOwnership:
         assert seen == {str(mine.pk), str(theirs.pk), str(nobodys.pk)}
 
     def test_the_picture_of_somebody_else_survives_the_attempt(
-        self, api: APIClient, stranger: User, brush: Brush
+        self, api: APIClient, stranger: User, fake_provider: FakeProvider
     ) -> None:
         image = make(stranger)
         api.delete(f"/api/images/item-1/{Path(image.file_name).name}")
         assert api.get(path_of(image)).status_code == 200
 
     def test_deleting_a_user_leaves_the_published_pictures(
-        self, api: APIClient, stranger: User, brush: Brush
+        self, api: APIClient, stranger: User, fake_provider: FakeProvider
     ) -> None:
         image = make(stranger)
         stranger.delete()
@@ -112,7 +116,7 @@ class TestOwnership:
 
 
 class TestDelete:
-    def test_by_uuid(self, api: APIClient, user: User, brush: Brush, media_root: Path) -> None:
+    def test_by_uuid(self, api: APIClient, user: User, fake_provider: FakeProvider, media_root: Path) -> None:
         image = make(user)
         answer = api.delete(f"/api/images/{image.pk}")
         assert answer.status_code == 200
@@ -123,7 +127,9 @@ class TestDelete:
 
     @pytest.mark.parametrize("separator", ["/", "%2F"])
     @pytest.mark.parametrize("item", ["item-1", "../up", "an id with spaces", "a/b"])
-    def test_by_the_old_form(self, api: APIClient, user: User, brush: Brush, separator: str, item: str) -> None:
+    def test_by_the_old_form(
+        self, api: APIClient, user: User, fake_provider: FakeProvider, separator: str, item: str
+    ) -> None:
         image = make(user, content_item_id=item)
         file_name = Path(image.file_name).name
         answer = api.delete(f"/api/images/{item}{separator}{file_name}")
@@ -132,7 +138,9 @@ class TestDelete:
         assert api.get(path_of(image)).status_code == 404
         assert api.delete(f"/api/images/{item}{separator}{file_name}").status_code == 404
 
-    def test_by_the_directory_in_the_pictures_address(self, api: APIClient, user: User, brush: Brush) -> None:
+    def test_by_the_directory_in_the_pictures_address(
+        self, api: APIClient, user: User, fake_provider: FakeProvider
+    ) -> None:
         image = make(user, content_item_id="Статья")
         assert api.delete(f"/api/images/{image.file_name.removeprefix('draft-images/')}").status_code == 200
 
@@ -144,7 +152,7 @@ class TestDelete:
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
     def test_a_deletion_that_was_cut_off_is_finished_by_the_next(
-        self, api: APIClient, user: User, brush: Brush
+        self, api: APIClient, user: User, fake_provider: FakeProvider
     ) -> None:
         image = make(user)
         GeneratedImage.objects.update(status="deleting")
@@ -153,8 +161,8 @@ class TestDelete:
         assert api.delete(f"/api/images/{image.pk}").status_code == 200
         assert not GeneratedImage.objects.exists()
 
-    def test_a_failed_image_can_be_deleted(self, api: APIClient, user: User, brush: Brush) -> None:
-        brush.will(KeyError())
+    def test_a_failed_image_can_be_deleted(self, api: APIClient, user: User, fake_provider: FakeProvider) -> None:
+        fake_provider.will(KeyError())
         with pytest.raises(KeyError):
             make(user)
         assert api.delete(f"/api/images/{GeneratedImage.objects.get().pk}").status_code == 200
@@ -177,7 +185,9 @@ def test_any_accept_header_is_answered_in_json(api: APIClient) -> None:
     assert api.get("/api/images/", headers={"accept": "image/png"}).json()["count"] == 0
 
 
-def test_the_browsable_api_is_shown_to_a_browser(anonymous: APIClient, user: User, brush: Brush) -> None:
+def test_the_browsable_api_is_shown_to_a_browser(
+    anonymous: APIClient, user: User, fake_provider: FakeProvider
+) -> None:
     make(user)
     anonymous.force_login(user)
     page = anonymous.get("/api/images/", headers={"accept": "text/html"})

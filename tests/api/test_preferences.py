@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
 from images.api.serializers import Preferences, parse_preferences
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -66,13 +66,13 @@ class TestWithoutAQueue:
         [("respond-async", None), ("wait=60", "wait=60"), ("respond-async, wait=60", "wait=60"), ("x=1", None)],
     )
     def test_the_image_is_made_and_only_what_was_kept_is_claimed(
-        self, api: APIClient, brush: Brush, header: str, applied: str | None
+        self, api: APIClient, fake_provider: FakeProvider, header: str, applied: str | None
     ) -> None:
         answer = api.post("/api/images/generate", BODY, format="json", headers={"Prefer": header})
         assert answer.status_code == 200
         assert answer.get("Preference-Applied") == applied
 
-    def test_a_wait_that_was_too_short_is_not_claimed(self, api: APIClient, brush: Brush) -> None:
+    def test_a_wait_that_was_too_short_is_not_claimed(self, api: APIClient, fake_provider: FakeProvider) -> None:
         answer = api.post("/api/images/", BODY, format="json", headers={"Prefer": "wait=0"})
         assert answer.status_code == 201
         assert "Preference-Applied" not in answer

@@ -8,13 +8,13 @@ from rest_framework import serializers
 from images.api.serializers import ImageSerializer
 from images.models import GeneratedImage
 from images.services import generate_image
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize("status", ["ready", "pending", "failed"])
-def test_it_is_what_the_declared_fields_say(brush: Brush, status: str) -> None:
+def test_it_is_what_the_declared_fields_say(fake_provider: FakeProvider, status: str) -> None:
     made = generate_image(content_item_id="item-1", title="A quiet harbour")
     GeneratedImage.objects.filter(pk=made.pk).update(status=status, error_code="provider_timeout", width=None)
     image = GeneratedImage.objects.get()

@@ -17,7 +17,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from images.models import GeneratedImage
 from images.services import generate_image
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 try:
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
@@ -146,8 +146,8 @@ def new_walker(browser: Browser) -> Iterator[NewWalker]:
 
 
 @pytest.fixture
-def site(live_server: LiveServer, brush: Brush, settings: Settings) -> str:
-    """The project on the loopback, with the test's brush as its provider."""
+def site(live_server: LiveServer, fake_provider: FakeProvider, settings: Settings) -> str:
+    """The project on the loopback, with the test's fake provider."""
     settings.IMAGES = {**settings.IMAGES, "PUBLIC_URL": live_server.url}
     return str(live_server.url)
 

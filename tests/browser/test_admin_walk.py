@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from images.exceptions import ProviderTimeout
 from images.models import GeneratedImage
 from tests.browser.conftest import NewWalker, Walker
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 LIST = "admin/images/generatedimage/"
 
@@ -78,9 +78,9 @@ def test_an_image_is_made_again_after_a_question(walker: Walker, three_images: l
 
 
 def test_a_failed_generation_says_why_and_is_found_again(
-    walker: Walker, three_images: list[GeneratedImage], brush: Brush
+    walker: Walker, three_images: list[GeneratedImage], fake_provider: FakeProvider
 ) -> None:
-    brush.will(ProviderTimeout())
+    fake_provider.will(ProviderTimeout())
     page = walker.go(f"{LIST}{three_images[0].pk}/change/")
     page.get_by_role("link", name="Make again").click()
     page.get_by_role("button", name="Make again").click()

@@ -13,7 +13,7 @@ from rest_framework.authtoken.models import Token
 from images.exceptions import ProviderTimeout
 from images.models import GeneratedImage
 from tests.browser.conftest import PHONE, NewWalker, Walker, make_by_hand
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 API = "api/images/"
 
@@ -90,11 +90,11 @@ def test_an_image_is_made_and_deleted_by_hand(walker: Walker) -> None:
     assert requests.get(address, timeout=30).status_code == 404
 
 
-def test_errors_leave_the_page_whole(walker: Walker, brush: Brush) -> None:
+def test_errors_leave_the_page_whole(walker: Walker, fake_provider: FakeProvider) -> None:
     page = walker.go(API)
     make_by_hand(page, title=" ")
     expect(page.get_by_text("contentItemId and title are required")).to_be_visible()
-    brush.will(ProviderTimeout())
+    fake_provider.will(ProviderTimeout())
     make_by_hand(page)
     expect(page.get_by_text("HTTP 504 Gateway Timeout")).to_be_visible()
     expect(page.get_by_text("provider_timeout")).to_be_visible()
@@ -102,7 +102,7 @@ def test_errors_leave_the_page_whole(walker: Walker, brush: Brush) -> None:
     expect(page.get_by_text("HTTP 201 Created")).to_be_visible()
 
 
-def test_a_session_alone_does_not_spend_money(walker: Walker, brush: Brush) -> None:
+def test_a_session_alone_does_not_spend_money(walker: Walker, fake_provider: FakeProvider) -> None:
     """Somebody else's page could make the browser send it: the token against that must come along."""
     walker.go(API)
     status = walker.page.evaluate(
@@ -113,7 +113,7 @@ def test_a_session_alone_does_not_spend_money(walker: Walker, brush: Brush) -> N
         json.dumps({"contentItemId": "a", "title": "b"}),
     )
     assert status == 403
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 # --- the documentation ----------------------------------------------------------------------------------

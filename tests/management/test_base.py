@@ -16,7 +16,7 @@ from django.core.management.base import OutputWrapper
 from images.management.base import ProgressLine
 from images.management.commands import reconcile_images
 from images.providers import ImageRequest
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE = ("generate_image", "--content-item", "42", "--title", "A quiet harbour")
@@ -67,11 +67,11 @@ def test_output_that_is_not_read_ends_the_command_quietly(tmp_path: Path) -> Non
 
 
 @pytest.mark.django_db
-def test_ctrl_c_during_a_generation_says_that_it_may_be_billed(brush: Brush) -> None:
+def test_ctrl_c_during_a_generation_says_that_it_may_be_billed(fake_provider: FakeProvider) -> None:
     def interrupt(request: ImageRequest) -> bytes:
         raise KeyboardInterrupt
 
-    brush.will(interrupt)
+    fake_provider.will(interrupt)
     with pytest.raises(CommandError, match="may still bill") as caught:
         call_command(*GENERATE, stdout=io.StringIO(), stderr=io.StringIO())
     assert caught.value.returncode == 130

@@ -15,7 +15,7 @@ from images.exceptions import InvalidRequest, OpenTransactionError, TooManyGener
 from images.models import GeneratedImage
 from images.services import agenerate_image
 from images.signals import image_generated
-from tests.fakes.painters import Brush, Gate
+from tests.fakes.providers import FakeProvider, Gate
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -30,7 +30,7 @@ def generation_threads() -> list[threading.Thread]:
 
 
 @pytest.mark.django_db
-def test_works_inside_a_test_cases_transaction(brush: Brush) -> None:
+def test_works_inside_a_test_cases_transaction(fake_provider: FakeProvider) -> None:
     image = async_to_sync(agenerate_image)(**WANTED, seed=7)
     assert GeneratedImage.objects.get() == image
     assert (image.status, image.seed) == ("ready", 7)
@@ -38,9 +38,9 @@ def test_works_inside_a_test_cases_transaction(brush: Brush) -> None:
 
 @pytest.mark.django_db(transaction=True)
 class TestOwnThread:
-    def test_twenty_wait_at_once_while_the_loop_goes_on(self, brush: Brush) -> None:
+    def test_twenty_wait_at_once_while_the_loop_goes_on(self, fake_provider: FakeProvider) -> None:
         gate = Gate()
-        brush.will(*[gate] * 20)
+        fake_provider.will(*[gate] * 20)
 
         async def main() -> list[GeneratedImage]:
             tasks = [asyncio.create_task(agenerate_image(**WANTED)) for _ in range(20)]
@@ -52,10 +52,10 @@ class TestOwnThread:
         assert len({image.pk for image in asyncio.run(main())}) == 20
         assert GeneratedImage.objects.filter(status="ready").count() == 20
 
-    def test_beyond_the_limit_the_answer_is_prompt(self, brush: Brush, settings: Any) -> None:
+    def test_beyond_the_limit_the_answer_is_prompt(self, fake_provider: FakeProvider, settings: Any) -> None:
         settings.IMAGES = {**settings.IMAGES, "MAX_CONCURRENCY": 1}
         gate = Gate()
-        brush.will(gate)
+        fake_provider.will(gate)
 
         async def main() -> None:
             first = asyncio.create_task(agenerate_image(**WANTED))
@@ -68,9 +68,9 @@ class TestOwnThread:
         asyncio.run(main())
 
     @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-    def test_a_cancelled_callers_image_is_stored_all_the_same(self, brush: Brush) -> None:
+    def test_a_cancelled_callers_image_is_stored_all_the_same(self, fake_provider: FakeProvider) -> None:
         gate = Gate()
-        brush.will(gate)
+        fake_provider.will(gate)
 
         async def main() -> None:
             task = asyncio.create_task(agenerate_image(**WANTED))
@@ -85,7 +85,7 @@ class TestOwnThread:
         thread.join(30)
         assert GeneratedImage.objects.get().status == "ready"
 
-    def test_the_threads_connection_is_closed_at_its_end(self, brush: Brush) -> None:
+    def test_the_threads_connection_is_closed_at_its_end(self, fake_provider: FakeProvider) -> None:
         used: list[BaseDatabaseWrapper] = []
 
         def keep(**_: Any) -> None:
@@ -100,11 +100,11 @@ class TestOwnThread:
         assert used[0] is not connections["default"]
         assert used[0].connection is None
 
-    def test_refuses_inside_somebodys_transaction(self, brush: Brush) -> None:
+    def test_refuses_inside_somebodys_transaction(self, fake_provider: FakeProvider) -> None:
         with transaction.atomic(), pytest.raises(OpenTransactionError, match="on_commit"):
             async_to_sync(agenerate_image)(**WANTED)
-        assert not brush.requests
+        assert not fake_provider.requests
 
-    def test_errors_reach_the_caller(self, brush: Brush) -> None:
+    def test_errors_reach_the_caller(self, fake_provider: FakeProvider) -> None:
         with pytest.raises(InvalidRequest):
             asyncio.run(agenerate_image(content_item_id="item-1", title=" "))

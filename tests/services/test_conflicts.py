@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 from images.exceptions import DatabaseUnavailable, InvalidRequest, RequestInProgress
 from images.models import GeneratedImage
 from images.services import generate_image, generate_image_later, request
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 from tests.load.postgres import limited_database
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
@@ -23,21 +23,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=[generate_image, generate_image_later], ids=lambda function: function.__name__)
-def generate(request: pytest.FixtureRequest, brush: Brush, settings: Settings) -> Any:
+def generate(request: pytest.FixtureRequest, fake_provider: FakeProvider, settings: Settings) -> Any:
     settings.IMAGES = {**settings.IMAGES, "QUEUE": "tests.services.test_queue.enqueue"}
     return request.param
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_key_whose_row_cannot_be_seen_is_in_progress(
-    generate: Any, brush: Brush, monkeypatch: pytest.MonkeyPatch
+    generate: Any, fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     GeneratedImage.objects.create(**WANTED, file_stem="s", idempotency_scope="process", idempotency_key="k")
     monkeypatch.setattr(request, "rows", lambda: GeneratedImage.objects.exclude(idempotency_key="k"))
     with pytest.raises(RequestInProgress) as caught:
         generate(**WANTED, idempotency_key="k")
     assert caught.value.retry_after
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 class ReplicaForReads:
@@ -51,15 +51,15 @@ class ReplicaForReads:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_key_is_looked_for_where_rows_are_written(brush: Brush, settings: Settings) -> None:
+def test_a_key_is_looked_for_where_rows_are_written(fake_provider: FakeProvider, settings: Settings) -> None:
     settings.DATABASE_ROUTERS = [ReplicaForReads()]
     first, again = (generate_image(**WANTED, idempotency_key="k") for _ in range(2))
-    assert (again.pk, again.replayed, len(brush.requests)) == (first.pk, True, 1)
+    assert (again.pk, again.replayed, len(fake_provider.requests)) == (first.pk, True, 1)
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="The trigger is written in SQLite's language.")
 @pytest.mark.django_db(transaction=True)
-def test_a_row_that_breaks_another_rule_is_tried_once(generate: Any, brush: Brush) -> None:
+def test_a_row_that_breaks_another_rule_is_tried_once(generate: Any, fake_provider: FakeProvider) -> None:
     """As where a newer release has made a column NOT NULL and this one still runs."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -79,12 +79,14 @@ def test_a_row_that_breaks_another_rule_is_tried_once(generate: Any, brush: Brus
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER newer")
     assert tries == ["insert"]
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("statement", ["SELECT", "INSERT"])
-def test_a_database_that_fails_before_paying_is_named(generate: Any, brush: Brush, statement: str) -> None:
+def test_a_database_that_fails_before_paying_is_named(
+    generate: Any, fake_provider: FakeProvider, statement: str
+) -> None:
     def fail(execute: Any, sql: str, *rest: Any) -> Any:
         if sql.startswith(statement):
             raise OperationalError("database is locked")
@@ -93,12 +95,14 @@ def test_a_database_that_fails_before_paying_is_named(generate: Any, brush: Brus
     with connection.execute_wrapper(fail), pytest.raises(DatabaseUnavailable) as caught:
         generate(**WANTED, idempotency_key="k")
     assert caught.value.retry_after
-    assert not brush.requests
+    assert not fake_provider.requests
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("scope", ["x" * 81, "a\x00b", " "])
-def test_a_scope_that_the_column_cannot_hold_is_refused(generate: Any, brush: Brush, scope: str) -> None:
+def test_a_scope_that_the_column_cannot_hold_is_refused(
+    generate: Any, fake_provider: FakeProvider, scope: str
+) -> None:
     with pytest.raises(InvalidRequest):
         generate(**WANTED, idempotency_key="k", idempotency_scope=scope)
     assert not GeneratedImage.objects.exists()

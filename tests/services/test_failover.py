@@ -152,7 +152,7 @@ class TestBilling:
 
 
 @pytest.mark.parametrize(
-    "backend", ["no.such.module.Provider", "tests.fakes.painters.png", "tests.fakes.painters.Painter"]
+    "backend", ["no.such.module.Provider", "tests.fakes.providers.png", "tests.fakes.providers.FakeBackend"]
 )
 def test_a_provider_that_cannot_be_loaded_is_passed_over(providers: Chain, backend: str) -> None:
     """No such module; not a provider; a provider that does not start without an option."""

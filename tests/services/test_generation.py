@@ -25,7 +25,7 @@ from images.exceptions import (
 )
 from images.models import GeneratedImage
 from images.services import delete_image, generate_image
-from tests.fakes.painters import Brush, Gate, png
+from tests.fakes.providers import FakeProvider, Gate, png
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -36,7 +36,7 @@ def files(root: Path) -> list[Path]:
 
 @pytest.mark.django_db
 class TestLedger:
-    def test_keeps_what_was_made_and_what_it_took(self, brush: Brush, media_root: Path) -> None:
+    def test_keeps_what_was_made_and_what_it_took(self, fake_provider: FakeProvider, media_root: Path) -> None:
         image = generate_image(**WANTED, seed=7)
         image.refresh_from_db()
         assert image.status == "ready"
@@ -44,30 +44,30 @@ class TestLedger:
         assert image.sha256 == hashlib.sha256(png()).hexdigest()
         assert (media_root / image.file_name).read_bytes() == png()
         assert image.usage == {"total_tokens": 1234}
-        assert image.prompt == brush.requests[0].prompt
-        assert (image.seed, brush.requests[0].seed) == (7, 7)
+        assert image.prompt == fake_provider.requests[0].prompt
+        assert (image.seed, fake_provider.requests[0].seed) == (7, 7)
         assert image.style
         assert image.duration_ms is not None
         [attempt] = image.attempts
         assert (attempt["provider"], attempt["model"], attempt["code"]) == ("test", "test-model-1", "ok")
         assert attempt["request_id"] == "req-1"
 
-    def test_unknown_usage_is_unknown_and_not_zero(self, brush: Brush) -> None:
-        brush.usage = None
+    def test_unknown_usage_is_unknown_and_not_zero(self, fake_provider: FakeProvider) -> None:
+        fake_provider.usage = None
         assert generate_image(**WANTED).usage is None
 
-    def test_a_model_of_any_name_does_not_cost_the_picture(self, brush: Brush) -> None:
-        brush.model = "x" * 500
+    def test_a_model_of_any_name_does_not_cost_the_picture(self, fake_provider: FakeProvider) -> None:
+        fake_provider.model = "x" * 500
         image = generate_image(**WANTED)
         assert (image.status, image.model) == ("ready", "x" * 128)
 
-    def test_the_same_seed_repeats_the_prompt_and_others_vary_it(self, brush: Brush) -> None:
+    def test_the_same_seed_repeats_the_prompt_and_others_vary_it(self, fake_provider: FakeProvider) -> None:
         prompts = {seed: generate_image(**WANTED, seed=seed).prompt for seed in range(6)}
         assert generate_image(**WANTED, seed=3).prompt == prompts[3]
         assert len(set(prompts.values())) > 1
 
     def test_two_at_the_same_millisecond_do_not_collide(
-        self, brush: Brush, monkeypatch: Any, media_root: Path
+        self, fake_provider: FakeProvider, monkeypatch: Any, media_root: Path
     ) -> None:
         now = generate_image(**WANTED).created_at
         monkeypatch.setattr("django.utils.timezone.now", lambda: now)
@@ -83,43 +83,47 @@ class TestRefusals:
         [{"title": " "}, {"title": "x" * 501}, {"content_item_id": ""}, {"variant": "poster"}, {"seed": -1},
          {"description": 7.5}, {"title": None}, {"title": "a\x00"}, {"idempotency_key": "x" * 256}],
     )  # fmt: skip
-    def test_wrong_arguments_cost_nothing(self, brush: Brush, wrong: dict[str, Any]) -> None:
+    def test_wrong_arguments_cost_nothing(self, fake_provider: FakeProvider, wrong: dict[str, Any]) -> None:
         with pytest.raises(InvalidRequest):
             generate_image(**{**WANTED, **wrong})
-        assert not brush.requests
+        assert not fake_provider.requests
         assert not GeneratedImage.objects.exists()
 
     @pytest.mark.parametrize("data", [b"<svg/>", b"<!DOCTYPE html>", b"", png()[:-5], b"GIF89a" + b"\0" * 50])
-    def test_what_is_no_whole_picture_is_never_stored(self, brush: Brush, media_root: Path, data: bytes) -> None:
-        brush.will(data)
+    def test_what_is_no_whole_picture_is_never_stored(
+        self, fake_provider: FakeProvider, media_root: Path, data: bytes
+    ) -> None:
+        fake_provider.will(data)
         with pytest.raises(ProviderBadImage):
             generate_image(**WANTED)
         assert not files(media_root)
         assert GeneratedImage.objects.get().error_code == "provider_bad_image"
 
-    def test_a_picture_above_the_limit_on_pixels_is_refused(self, brush: Brush, settings: Any) -> None:
+    def test_a_picture_above_the_limit_on_pixels_is_refused(self, fake_provider: FakeProvider, settings: Any) -> None:
         settings.IMAGES = {**settings.IMAGES, "MAX_IMAGE_PIXELS": 100}
         with pytest.raises(ProviderBadImage):
             generate_image(**WANTED)
 
-    def test_a_root_that_cannot_be_written_is_seen_before_paying(self, brush: Brush, media_root: Path) -> None:
+    def test_a_root_that_cannot_be_written_is_seen_before_paying(
+        self, fake_provider: FakeProvider, media_root: Path
+    ) -> None:
         media_root.rmdir()
         media_root.write_text("a file where the folder should be")
         with pytest.raises(StorageError):
             generate_image(**WANTED)
-        assert not brush.requests
+        assert not fake_provider.requests
         assert GeneratedImage.objects.get().error_code == "storage_error"
 
 
 @pytest.mark.django_db(transaction=True)
 class TestDatabase:
-    def test_refuses_inside_somebodys_transaction_before_paying(self, brush: Brush) -> None:
+    def test_refuses_inside_somebodys_transaction_before_paying(self, fake_provider: FakeProvider) -> None:
         with pytest.raises(OpenTransactionError, match="non_atomic_requests"), transaction.atomic():
             generate_image(**WANTED)
-        assert not brush.requests
+        assert not fake_provider.requests
 
     def test_holds_no_transaction_and_no_connection_while_the_provider_works(
-        self, brush: Brush, settings: Any
+        self, fake_provider: FakeProvider, settings: Any
     ) -> None:
         seen: list[tuple[bool, int]] = []
 
@@ -127,11 +131,11 @@ class TestDatabase:
             seen.append((connection.in_atomic_block, GeneratedImage.objects.filter(status="pending").count()))
             return png()
 
-        brush.will(look)
+        fake_provider.will(look)
         generate_image(**WANTED)
         assert seen == [(False, 1)]
 
-    def test_writes_without_opening_a_transaction(self, brush: Brush) -> None:
+    def test_writes_without_opening_a_transaction(self, fake_provider: FakeProvider) -> None:
         with CaptureQueriesContext(connection) as queries:
             generate_image(**WANTED)
         words = [query["sql"].split()[0] for query in queries]
@@ -140,7 +144,7 @@ class TestDatabase:
 
     @pytest.mark.parametrize("error", [RuntimeError, IntegrityError])
     def test_a_receiver_that_forbids_a_row_leaves_none_and_nothing_is_paid(
-        self, brush: Brush, error: type[Exception]
+        self, fake_provider: FakeProvider, error: type[Exception]
     ) -> None:
         def forbid(created: bool, **_: Any) -> None:
             raise error("The host's receiver of post_save does not want it.")
@@ -152,41 +156,41 @@ class TestDatabase:
         finally:
             post_save.disconnect(forbid, GeneratedImage)
         assert not GeneratedImage.objects.exists()
-        assert not brush.requests
+        assert not fake_provider.requests
         assert generate_image(**WANTED, idempotency_key="k").is_ready
 
-    def test_a_row_deleted_meanwhile_leaves_no_file(self, brush: Brush, media_root: Path) -> None:
+    def test_a_row_deleted_meanwhile_leaves_no_file(self, fake_provider: FakeProvider, media_root: Path) -> None:
         def delete(_: Any) -> bytes:
             delete_image(image=GeneratedImage.objects.get())
             return png()
 
-        brush.will(delete)
+        fake_provider.will(delete)
         with pytest.raises(ImageNotFound):
             generate_image(**WANTED)
         assert not files(media_root)
         assert not GeneratedImage.objects.exists()
 
-    def test_a_row_declared_failed_meanwhile_becomes_ready_all_the_same(self, brush: Brush) -> None:
+    def test_a_row_declared_failed_meanwhile_becomes_ready_all_the_same(self, fake_provider: FakeProvider) -> None:
         def declare_failed(_: Any) -> bytes:
             GeneratedImage.objects.update(status="failed")
             return png()
 
-        brush.will(declare_failed)
+        fake_provider.will(declare_failed)
         assert generate_image(**WANTED).status == "ready"
         assert GeneratedImage.objects.get().status == "ready"
 
-    def test_an_interrupted_command_leaves_a_failed_row(self, brush: Brush) -> None:
-        brush.will(KeyboardInterrupt())
+    def test_an_interrupted_command_leaves_a_failed_row(self, fake_provider: FakeProvider) -> None:
+        fake_provider.will(KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             generate_image(**WANTED)
         assert GeneratedImage.objects.get().status == "failed"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_when_all_slots_are_taken_the_next_is_turned_away_at_once(brush: Brush, settings: Any) -> None:
+def test_when_all_slots_are_taken_the_next_is_turned_away_at_once(fake_provider: FakeProvider, settings: Any) -> None:
     settings.IMAGES = {**settings.IMAGES, "MAX_CONCURRENCY": 1}
     gate = Gate()
-    brush.will(gate)
+    fake_provider.will(gate)
 
     def first() -> str:
         try:
@@ -223,9 +227,11 @@ class TestSignals:
         for signal in ours:
             signal.disconnect(listen)
 
-    def test_tell_of_everything_and_a_broken_receiver_hurts_nobody(self, brush: Brush, heard: Any) -> None:
+    def test_tell_of_everything_and_a_broken_receiver_hurts_nobody(
+        self, fake_provider: FakeProvider, heard: Any
+    ) -> None:
         image = generate_image(**WANTED)
-        brush.will(ProviderTimeout())
+        fake_provider.will(ProviderTimeout())
         with pytest.raises(ProviderTimeout):
             generate_image(**WANTED)
         delete_image(image=image)

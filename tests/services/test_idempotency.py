@@ -18,7 +18,7 @@ from images.exceptions import IdempotencyKeyReused, ProviderTimeout, RequestInPr
 from images.models import GeneratedImage
 from images.services import delete_image, generate_image
 from tests.conftest import client_for
-from tests.fakes.painters import Brush, Gate, png
+from tests.fakes.providers import FakeProvider, Gate, png
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
@@ -31,34 +31,38 @@ def keyed(**changes: Any) -> GeneratedImage:
 
 @pytest.mark.django_db
 class TestService:
-    def test_the_same_key_and_content_is_the_same_image_paid_once(self, brush: Brush) -> None:
+    def test_the_same_key_and_content_is_the_same_image_paid_once(self, fake_provider: FakeProvider) -> None:
         first, again = keyed(), keyed()
         assert (first.pk, first.replayed) == (again.pk, False)
         assert again.replayed
-        assert len(brush.requests) == 1
+        assert len(fake_provider.requests) == 1
 
     @pytest.mark.parametrize(
         "change", [{"title": "Other"}, {"content_item_id": "item-2"}, {"variant": "inline"}, {"description": "Other"}]
     )
-    def test_the_same_key_with_other_content_is_refused(self, brush: Brush, change: dict[str, str]) -> None:
+    def test_the_same_key_with_other_content_is_refused(
+        self, fake_provider: FakeProvider, change: dict[str, str]
+    ) -> None:
         keyed()
         with pytest.raises(IdempotencyKeyReused):
             keyed(**change)
-        assert len(brush.requests) == 1
+        assert len(fake_provider.requests) == 1
 
-    def test_a_failed_attempt_does_not_use_the_key_up_even_for_other_content(self, brush: Brush) -> None:
-        brush.will(ProviderTimeout())
+    def test_a_failed_attempt_does_not_use_the_key_up_even_for_other_content(
+        self, fake_provider: FakeProvider
+    ) -> None:
+        fake_provider.will(ProviderTimeout())
         with pytest.raises(ProviderTimeout):
             keyed()
         assert keyed(title="Reworded").status == "ready"
         assert GeneratedImage.objects.count() == 2
 
-    def test_after_the_image_was_deleted_a_new_one_is_made(self, brush: Brush) -> None:
+    def test_after_the_image_was_deleted_a_new_one_is_made(self, fake_provider: FakeProvider) -> None:
         delete_image(image=keyed())
         assert not keyed().replayed
-        assert len(brush.requests) == 2
+        assert len(fake_provider.requests) == 2
 
-    def test_a_key_expires(self, brush: Brush, settings: Any) -> None:
+    def test_a_key_expires(self, fake_provider: FakeProvider, settings: Any) -> None:
         first = keyed()
         GeneratedImage.objects.update(created_at=timezone.now() - timedelta(hours=24, seconds=1))
         second = keyed()
@@ -67,12 +71,12 @@ class TestService:
         settings.IMAGES = {**settings.IMAGES, "IDEMPOTENCY_TTL": 0}
         assert not keyed().replayed
 
-    def test_keys_are_each_users_own(self, brush: Brush, user: User, stranger: User) -> None:
+    def test_keys_are_each_users_own(self, fake_provider: FakeProvider, user: User, stranger: User) -> None:
         pks = {keyed(user=user).pk, keyed(user=stranger).pk, keyed().pk, keyed(idempotency_scope="cron").pk}
         assert len(pks) == 4
         assert keyed(user=user).pk in pks
 
-    def test_while_the_first_is_under_way_the_second_is_told_to_wait(self, brush: Brush) -> None:
+    def test_while_the_first_is_under_way_the_second_is_told_to_wait(self, fake_provider: FakeProvider) -> None:
         told: list[Any] = []
 
         def ask_again(_: Any) -> bytes:
@@ -81,11 +85,11 @@ class TestService:
             told.append(waiting.value.retry_after)
             return png()
 
-        brush.will(ask_again)
+        fake_provider.will(ask_again)
         keyed()
         assert told == [5]
 
-    def test_a_killed_process_blocks_no_key(self, brush: Brush) -> None:
+    def test_a_killed_process_blocks_no_key(self, fake_provider: FakeProvider) -> None:
         GeneratedImage.objects.create(
             **WANTED, file_stem="s", idempotency_scope="process", idempotency_key=KEY,
             deadline_at=timezone.now() - timedelta(minutes=5),
@@ -93,7 +97,7 @@ class TestService:
         assert keyed().status == "ready"
 
     def test_a_picture_that_a_killed_process_had_stored_is_not_paid_for_again(
-        self, brush: Brush, media_root: Path
+        self, fake_provider: FakeProvider, media_root: Path
     ) -> None:
         stem = "draft-images/item-1/hero-1763049170351-0123456789ab"
         row = GeneratedImage.objects.create(
@@ -104,16 +108,16 @@ class TestService:
         (media_root / f"{stem}.png").write_bytes(png())
         again = keyed()
         assert (again.pk, again.status, again.replayed) == (row.pk, "ready", True)
-        assert not brush.requests
+        assert not fake_provider.requests
 
-    def test_without_a_key_every_request_makes_its_own(self, brush: Brush) -> None:
+    def test_without_a_key_every_request_makes_its_own(self, fake_provider: FakeProvider) -> None:
         assert len({generate_image(**WANTED).pk for _ in range(3)}) == 3
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_racing_with_one_key_make_one_call(brush: Brush) -> None:
+def test_many_racing_with_one_key_make_one_call(fake_provider: FakeProvider) -> None:
     gate = Gate()
-    brush.will(gate)
+    fake_provider.will(gate)
 
     def ask(_: int) -> str:
         try:
@@ -130,7 +134,7 @@ def test_many_racing_with_one_key_make_one_call(brush: Brush) -> None:
         answers = [future.result() for future in running]
     assert [future.result() for future in early] == ["wait"] * 7
     assert answers.count("wait") == 7
-    assert len(brush.requests) == 1
+    assert len(fake_provider.requests) == 1
     assert GeneratedImage.objects.count() == 1
 
 
@@ -138,7 +142,7 @@ def test_many_racing_with_one_key_make_one_call(brush: Brush) -> None:
 class TestAPI:
     @pytest.mark.parametrize(("url", "status"), [("/api/images/generate", 200), ("/api/images/", 201)])
     def test_a_replay_says_so_and_has_the_first_answer(
-        self, api: APIClient, brush: Brush, url: str, status: int
+        self, api: APIClient, fake_provider: FakeProvider, url: str, status: int
     ) -> None:
         first = api.post(url, BODY, format="json", headers={"idempotency-key": KEY})
         again = api.post(url, BODY, format="json", headers={"idempotency-key": KEY})
@@ -147,14 +151,16 @@ class TestAPI:
         assert again["Idempotency-Replayed"] == "true"
         assert again.json() == first.json()
 
-    def test_other_content_is_a_422(self, api: APIClient, brush: Brush) -> None:
+    def test_other_content_is_a_422(self, api: APIClient, fake_provider: FakeProvider) -> None:
         api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY})
         answer = api.post(
             "/api/images/generate", {**BODY, "title": "x"}, format="json", headers={"idempotency-key": KEY}
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
 
-    def test_a_running_one_is_a_409_with_retry_after(self, api: APIClient, user: User, brush: Brush) -> None:
+    def test_a_running_one_is_a_409_with_retry_after(
+        self, api: APIClient, user: User, fake_provider: FakeProvider
+    ) -> None:
         GeneratedImage.objects.create(
             **WANTED, owner=user, file_stem="s", idempotency_scope=f"user:{user.pk}", idempotency_key=KEY,
             deadline_at=timezone.now() + timedelta(minutes=1),
@@ -165,12 +171,14 @@ class TestAPI:
         assert answer.json()["retryable"] is True
 
     @pytest.mark.parametrize("key", ["", "   ", "x" * 256, "a\tb", "a\x01"])
-    def test_a_key_that_is_none_is_a_400(self, api: APIClient, brush: Brush, key: str) -> None:
+    def test_a_key_that_is_none_is_a_400(self, api: APIClient, fake_provider: FakeProvider, key: str) -> None:
         answer = api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": key})
         assert answer.status_code == 400
         assert set(answer.json()["details"]) == {"Idempotency-Key"}
 
-    def test_a_stranger_cannot_replay_somebodys_key(self, api: APIClient, stranger: User, brush: Brush) -> None:
+    def test_a_stranger_cannot_replay_somebodys_key(
+        self, api: APIClient, stranger: User, fake_provider: FakeProvider
+    ) -> None:
         mine = api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY})
         theirs = client_for(stranger).post(
             "/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY}

@@ -20,7 +20,7 @@ from images.services import delete_image, generate_image, generate_image_later
 from images.services.generation import run_generation
 from images.services.queue import finished, queue_problem, wait_for, waiting, worker_lost
 from images.storage import save
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 HOUR = timedelta(hours=1)
@@ -51,7 +51,7 @@ def work_at_once(image_id: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def queue(brush: Brush, settings: Settings) -> Iterator[list[str]]:
+def queue(fake_provider: FakeProvider, settings: Settings) -> Iterator[list[str]]:
     use(settings, enqueue)
     yield queued
     queued.clear()
@@ -74,10 +74,10 @@ def lost(image: GeneratedImage, **values: Any) -> GeneratedImage:
 
 @pytest.mark.django_db(transaction=True)
 class TestLater:
-    def test_gives_a_pending_row_and_queues_its_id(self, queue: list[str], brush: Brush) -> None:
+    def test_gives_a_pending_row_and_queues_its_id(self, queue: list[str], fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
         assert (image.status, image.started_at, queue) == ("pending", None, [str(image.pk)])
-        assert not brush.requests
+        assert not fake_provider.requests
 
     def test_is_queued_when_the_transaction_commits(self, queue: list[str]) -> None:
         with transaction.atomic():
@@ -93,7 +93,7 @@ class TestLater:
         assert not GeneratedImage.objects.exists()
 
     def test_a_queue_that_is_down_fails_the_row_and_tells_the_caller(
-        self, settings: Settings, brush: Brush, caplog: pytest.LogCaptureFixture
+        self, settings: Settings, fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
     ) -> None:
         use(settings, broken)
         with pytest.raises(exceptions.QueueUnavailable) as caught:
@@ -132,13 +132,13 @@ class TestLater:
         with pytest.raises(ImproperlyConfigured, match="QUEUE"):
             generate_image_later(**WANTED)
 
-    def test_a_repeated_key_is_in_progress_and_then_the_same_image(self, brush: Brush) -> None:
+    def test_a_repeated_key_is_in_progress_and_then_the_same_image(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED, idempotency_key="key-1")
         with pytest.raises(exceptions.RequestInProgress):
             generate_image_later(**WANTED, idempotency_key="key-1")
         run_generation(image.pk)
         again = generate_image_later(**WANTED, idempotency_key="key-1")
-        assert (again.pk, again.replayed, len(brush.requests)) == (image.pk, True, 1)
+        assert (again.pk, again.replayed, len(fake_provider.requests)) == (image.pk, True, 1)
 
 
 @pytest.mark.django_db
@@ -152,21 +152,21 @@ def test_under_a_test_cases_transaction_it_waits_for_the_captured_commit(
 
 @pytest.mark.django_db
 class TestTakingUp:
-    def test_makes_the_image(self, brush: Brush) -> None:
+    def test_makes_the_image(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
         assert run_generation(image.pk) is None
         image.refresh_from_db()
-        assert (image.status, len(brush.requests)) == ("ready", 1)
+        assert (image.status, len(fake_provider.requests)) == ("ready", 1)
         assert image.started_at
 
     @pytest.mark.parametrize("redelivered", [False, True])
-    def test_a_second_delivery_does_nothing(self, brush: Brush, redelivered: bool) -> None:
+    def test_a_second_delivery_does_nothing(self, fake_provider: FakeProvider, redelivered: bool) -> None:
         image = generate_image_later(**WANTED)
         run_generation(image.pk)
         assert run_generation(image.pk, redelivered=redelivered) is None
-        assert len(brush.requests) == 1
+        assert len(fake_provider.requests) == 1
 
-    def test_a_delivery_during_the_work_does_nothing(self, brush: Brush) -> None:
+    def test_a_delivery_during_the_work_does_nothing(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
 
         def deliver_again(_: Any) -> bytes:
@@ -176,12 +176,12 @@ class TestTakingUp:
             assert 0 < pause < 90 + 30 + 2
             return png()
 
-        brush.will(deliver_again)
+        fake_provider.will(deliver_again)
         run_generation(image.pk)
         image.refresh_from_db()
-        assert (image.status, len(brush.requests)) == ("ready", 1)
+        assert (image.status, len(fake_provider.requests)) == ("ready", 1)
 
-    def test_of_two_workers_that_read_it_at_the_same_moment_one_has_it(self, brush: Brush) -> None:
+    def test_of_two_workers_that_read_it_at_the_same_moment_one_has_it(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
         rivals = [image.pk]
 
@@ -193,71 +193,73 @@ class TestTakingUp:
         with connection.execute_wrapper(between):
             run_generation(image.pk)
         image.refresh_from_db()
-        assert (image.status, len(brush.requests)) == ("ready", 1)
+        assert (image.status, len(fake_provider.requests)) == ("ready", 1)
 
-    def test_a_failure_is_on_the_row_and_nowhere_else(self, brush: Brush) -> None:
-        brush.will(exceptions.ContentRejected())
+    def test_a_failure_is_on_the_row_and_nowhere_else(self, fake_provider: FakeProvider) -> None:
+        fake_provider.will(exceptions.ContentRejected())
         image = generate_image_later(**WANTED)
         assert run_generation(image.pk) is None
         image.refresh_from_db()
         assert (image.status, image.error_code) == ("failed", "content_rejected")
 
-    def test_a_request_that_waited_too_long_has_failed_and_costs_nothing(self, brush: Brush) -> None:
+    def test_a_request_that_waited_too_long_has_failed_and_costs_nothing(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
         change(image, deadline_at=timezone.now() - timedelta(seconds=1))
         run_generation(image.pk)
         image.refresh_from_db()
         assert (image.status, image.error_code) == ("failed", "queue_unavailable")
-        assert not brush.requests
+        assert not fake_provider.requests
 
     def test_an_old_request_that_nobody_took_up_counts_as_failed(self) -> None:
         image = generate_image_later(**WANTED)
         change(image, deadline_at=timezone.now() - HOUR)
         assert (image.current_status, image.current_error) == ("failed", ("queue_unavailable", NOT_TAKEN_UP))
 
-    def test_a_request_that_was_deleted_meanwhile_costs_nothing(self, brush: Brush) -> None:
+    def test_a_request_that_was_deleted_meanwhile_costs_nothing(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
         delete_image(image=image)
         run_generation(image.pk)
         run_generation(uuid.uuid4())
-        assert not brush.requests
+        assert not fake_provider.requests
 
 
 @pytest.mark.django_db
 class TestLost:
     @pytest.mark.parametrize("left", [HOUR, -HOUR])
-    def test_is_failed_and_not_paid_again(self, brush: Brush, left: timedelta) -> None:
+    def test_is_failed_and_not_paid_again(self, fake_provider: FakeProvider, left: timedelta) -> None:
         image = lost(generate_image_later(**WANTED), deadline_at=timezone.now() + left)
         run_generation(image.pk, redelivered=True)
         image.refresh_from_db()
         assert (image.status, image.error_message) == ("failed", STOPPED)
-        assert not brush.requests
+        assert not fake_provider.requests
 
-    def test_is_ready_where_its_file_had_been_stored(self, brush: Brush) -> None:
+    def test_is_ready_where_its_file_had_been_stored(self, fake_provider: FakeProvider) -> None:
         image = lost(generate_image_later(**WANTED))
         save(image.file_stem, "png", png())
         run_generation(image.pk, redelivered=True)
         image.refresh_from_db()
         assert (image.status, image.size_bytes) == ("ready", len(png()))
-        assert not brush.requests
+        assert not fake_provider.requests
 
-    def test_is_made_again_where_the_operator_wants_it(self, brush: Brush, settings: Settings) -> None:
+    def test_is_made_again_where_the_operator_wants_it(self, fake_provider: FakeProvider, settings: Settings) -> None:
         use(settings, enqueue, RETRY_LOST=True)
         image = lost(generate_image_later(**WANTED), deadline_at=timezone.now() + HOUR)
         run_generation(image.pk, redelivered=True)
         image.refresh_from_db()
-        assert (image.status, len(brush.requests)) == ("ready", 1)
+        assert (image.status, len(fake_provider.requests)) == ("ready", 1)
 
-    def test_is_not_made_again_once_readers_were_told_that_it_failed(self, brush: Brush, settings: Settings) -> None:
+    def test_is_not_made_again_once_readers_were_told_that_it_failed(
+        self, fake_provider: FakeProvider, settings: Settings
+    ) -> None:
         use(settings, enqueue, RETRY_LOST=True)
         image = lost(generate_image_later(**WANTED))
         run_generation(image.pk, redelivered=True)
         image.refresh_from_db()
         assert image.status == "failed"
-        assert not brush.requests
+        assert not fake_provider.requests
 
     def test_a_worker_that_comes_back_to_life_leaves_the_image_to_its_successor(
-        self, brush: Brush, settings: Settings, media_root: Any
+        self, fake_provider: FakeProvider, settings: Settings, media_root: Any
     ) -> None:
         use(settings, enqueue, RETRY_LOST=True)
         image = generate_image_later(**WANTED)
@@ -267,10 +269,10 @@ class TestLost:
             run_generation(image.pk, redelivered=True)
             return png(colour=b"\0\0\0")
 
-        brush.will(be_taken_for_dead)
+        fake_provider.will(be_taken_for_dead)
         run_generation(image.pk)
         image.refresh_from_db()
-        assert (image.status, len(brush.requests)) == ("ready", 2)
+        assert (image.status, len(fake_provider.requests)) == ("ready", 2)
         [file] = [path for path in media_root.rglob("*") if path.is_file()]
         assert file.read_bytes() == png()
         assert file == media_root / image.file_name
@@ -288,25 +290,27 @@ class TestLost:
 
 @pytest.mark.django_db(transaction=True)
 class TestWaiting:
-    def test_a_plain_caller_gets_the_workers_image(self, settings: Settings, brush: Brush) -> None:
+    def test_a_plain_caller_gets_the_workers_image(self, settings: Settings, fake_provider: FakeProvider) -> None:
         use(settings, work_at_once, RUN_ON_WORKERS=True)
         image = generate_image(**WANTED)
-        assert (image.status, len(brush.requests)) == ("ready", 1)
+        assert (image.status, len(fake_provider.requests)) == ("ready", 1)
 
-    def test_a_plain_caller_gets_the_workers_error(self, settings: Settings, brush: Brush) -> None:
+    def test_a_plain_caller_gets_the_workers_error(self, settings: Settings, fake_provider: FakeProvider) -> None:
         use(settings, work_at_once, RUN_ON_WORKERS=True)
-        brush.will(exceptions.ContentRejected("Not this."))
+        fake_provider.will(exceptions.ContentRejected("Not this."))
         with pytest.raises(exceptions.ContentRejected, match="Not this"):
             generate_image(**WANTED)
 
-    def test_a_plain_caller_does_not_wait_for_ever_for_a_worker(self, settings: Settings, brush: Brush) -> None:
+    def test_a_plain_caller_does_not_wait_for_ever_for_a_worker(
+        self, settings: Settings, fake_provider: FakeProvider
+    ) -> None:
         use(settings, enqueue, RUN_ON_WORKERS=True, DEADLINE=1)
         with pytest.raises(exceptions.QueueUnavailable):
             generate_image(**WANTED)
         image = GeneratedImage.objects.get()
         assert image.status == "failed"
         run_generation(image.pk)  # the worker comes later
-        assert not brush.requests
+        assert not fake_provider.requests
 
     def test_a_plain_caller_does_not_wait_for_ever_for_a_worker_that_began(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from images.models import GeneratedImage, image_storage
 from images.services.reconciliation import Kind, reconcile, rescue
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 from tests.fakes.storages import IN_MEMORY, ONE_WAY, use_storage
 from tests.services.wrecks import OTHER, mend, ready, stopped, store
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(params=["local", IN_MEMORY, ONE_WAY])
-def any_storage(request: Any, settings: Settings, brush: Brush) -> None:
+def any_storage(request: Any, settings: Settings, fake_provider: FakeProvider) -> None:
     if request.param != "local":
         use_storage(settings, request.param)
 
@@ -179,7 +179,7 @@ class TestVerify:
 
 
 class TestLeftovers:
-    def test_go_after_an_hour_and_not_before(self, brush: Brush, media_root: Path) -> None:
+    def test_go_after_an_hour_and_not_before(self, fake_provider: FakeProvider, media_root: Path) -> None:
         folder = media_root / "draft-images" / "item"
         folder.mkdir(parents=True)
         old, new = folder / ".hero-1.png.0123.part", folder / ".hero-2.png.0123.part"
@@ -190,7 +190,9 @@ class TestLeftovers:
         assert (old.exists(), new.exists()) == (False, True)
         assert not GeneratedImage.objects.exists()
 
-    def test_other_hidden_files_and_what_links_lead_to_are_not_ours(self, brush: Brush, media_root: Path) -> None:
+    def test_other_hidden_files_and_what_links_lead_to_are_not_ours(
+        self, fake_provider: FakeProvider, media_root: Path
+    ) -> None:
         elsewhere = media_root / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "hero-1.png").write_bytes(OTHER)

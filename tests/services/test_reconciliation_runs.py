@@ -12,7 +12,7 @@ from images import signals
 from images.exceptions import StorageError
 from images.models import GeneratedImage, image_storage
 from images.services.reconciliation import Finding, Kind, file_problems, reconcile, row_problems
-from tests.fakes.painters import Brush
+from tests.fakes.providers import FakeProvider
 from tests.fakes.storages import BROKEN, use_storage
 from tests.services.wrecks import mend, ready, stopped, store
 
@@ -28,26 +28,28 @@ class TestLostDisk:
             (media_root / "draft-images").mkdir(parents=True)
 
     @pytest.mark.parametrize("how", ["no root", "an empty mount point", "an empty folder"])
-    def test_fails_no_row(self, brush: Brush, media_root: Path, how: str) -> None:
+    def test_fails_no_row(self, fake_provider: FakeProvider, media_root: Path, how: str) -> None:
         ready()
         self.lose(media_root, how)
         with pytest.raises(StorageError, match="mount"):
             list(reconcile(apply=True))
         assert GeneratedImage.objects.get().status == "ready"
 
-    def test_that_goes_during_the_run_fails_no_row(self, brush: Brush, media_root: Path) -> None:
+    def test_that_goes_during_the_run_fails_no_row(self, fake_provider: FakeProvider, media_root: Path) -> None:
         ready()
         problems = row_problems(verify=False, accept_loss=False, count=lambda _: None)
         self.lose(media_root, "an empty mount point")
         with pytest.raises(StorageError, match="mount"):
             list(problems)
 
-    def test_can_be_accepted(self, brush: Brush, media_root: Path) -> None:
+    def test_can_be_accepted(self, fake_provider: FakeProvider, media_root: Path) -> None:
         ready()
         self.lose(media_root, "an empty mount point")
         assert mend(accept_loss=True) == [(Kind.MISSING, True)]
 
-    def test_a_storage_that_does_not_answer_changes_nothing(self, brush: Brush, settings: Settings) -> None:
+    def test_a_storage_that_does_not_answer_changes_nothing(
+        self, fake_provider: FakeProvider, settings: Settings
+    ) -> None:
         ready()
         use_storage(settings, BROKEN)
         found = list(reconcile(apply=True, verify=True, accept_loss=True))
@@ -60,7 +62,7 @@ class TestRaces:
     """Somebody is faster between the look and the mending: whoever comes second changes nothing."""
 
     @pytest.mark.parametrize("status", ["ready", "failed", "deleting"])
-    def test_a_row_that_has_moved_on_is_left_alone(self, brush: Brush, status: str) -> None:
+    def test_a_row_that_has_moved_on_is_left_alone(self, fake_provider: FakeProvider, status: str) -> None:
         image = stopped()
         [problem] = row_problems(verify=False, accept_loss=False, count=lambda _: None)
         GeneratedImage.objects.update(status=status)
@@ -69,7 +71,7 @@ class TestRaces:
         image.refresh_from_db()
         assert image.status == status
 
-    def test_a_file_that_was_adopted_meanwhile_gets_one_row_only(self, brush: Brush) -> None:
+    def test_a_file_that_was_adopted_meanwhile_gets_one_row_only(self, fake_provider: FakeProvider) -> None:
         name = store("item/hero-1763049170351.png")
         first, second, remover = (
             next(file_problems(delete_orphans=remove, count=lambda _: None)).repair for remove in (False, False, True)
@@ -81,7 +83,7 @@ class TestRaces:
         assert GeneratedImage.objects.count() == 1
         assert image_storage().exists(name)
 
-    def test_a_file_that_was_deleted_meanwhile_gets_no_row(self, brush: Brush) -> None:
+    def test_a_file_that_was_deleted_meanwhile_gets_no_row(self, fake_provider: FakeProvider) -> None:
         name = store("item/hero-1763049170351.png")
         [problem] = file_problems(delete_orphans=False, count=lambda _: None)
         image_storage().delete(name)
@@ -91,7 +93,9 @@ class TestRaces:
 
 
 class TestRun:
-    def test_without_apply_nothing_is_changed_and_everything_told(self, brush: Brush, media_root: Path) -> None:
+    def test_without_apply_nothing_is_changed_and_everything_told(
+        self, fake_provider: FakeProvider, media_root: Path
+    ) -> None:
         ready(status="deleting")
         stopped()
         (media_root / str(ready().file.name)).unlink()
@@ -102,7 +106,9 @@ class TestRun:
         assert not any(finding.mended for finding in reconcile())
         assert before == (list(GeneratedImage.objects.order_by("pk").values()), sorted(media_root.rglob("*")))
 
-    def test_what_cannot_be_mended_is_told_and_stops_nothing(self, brush: Brush, media_root: Path) -> None:
+    def test_what_cannot_be_mended_is_told_and_stops_nothing(
+        self, fake_provider: FakeProvider, media_root: Path
+    ) -> None:
         stuck = ready(status="deleting")
         place = media_root / str(stuck.file.name)
         place.unlink()
@@ -117,7 +123,9 @@ class TestRun:
         assert str(media_root) not in found[1].sentence
 
     @pytest.mark.django_db(transaction=True)
-    def test_tells_other_apps_what_the_stopped_server_could_not(self, brush: Brush, media_root: Path) -> None:
+    def test_tells_other_apps_what_the_stopped_server_could_not(
+        self, fake_provider: FakeProvider, media_root: Path
+    ) -> None:
         kept, lost = stopped(), stopped()
         (media_root / f"{lost.file_stem}.png").unlink()
         heard = {}
@@ -136,7 +144,7 @@ class TestRun:
         }
 
     def test_asks_the_database_in_groups(
-        self, brush: Brush, media_root: Path, django_assert_max_num_queries: Any
+        self, fake_provider: FakeProvider, media_root: Path, django_assert_max_num_queries: Any
     ) -> None:
         images = []
         for number in range(2000):

@@ -11,7 +11,7 @@ from django.utils import timezone
 from images.models import GeneratedImage, image_storage
 from images.services import generate_image
 from images.services.reconciliation import Kind, reconcile
-from tests.fakes.painters import png
+from tests.fakes.providers import png
 
 LONG_AGO = timedelta(minutes=5)
 OTHER = png(colour=b"\x00\x99\x33")

@@ -17,7 +17,7 @@ from images.models import GeneratedImage
 from images.services import delete_image, generate_image
 from images.services.importing import import_images
 from images.services.reconciliation import Kind, reconcile
-from tests.fakes.painters import Brush, png
+from tests.fakes.providers import FakeProvider, png
 from tests.storage_s3.server import BUCKET, S3Server
 from trygo_backend.environment import Environment
 from trygo_backend.scaling import file_storage
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(autouse=True)
-def bucket(server: S3Server, settings: Settings, monkeypatch: pytest.MonkeyPatch, brush: Brush) -> Any:
+def bucket(server: S3Server, settings: Settings, monkeypatch: pytest.MonkeyPatch, fake_provider: FakeProvider) -> Any:
     """The project's own configuration for a bucket, from the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")

@@ -1,4 +1,4 @@
-"""Providers for tests that are not about providers: they paint at once, fail on request, or wait until told."""
+"""Providers for tests that are not about providers: they answer at once, fail on request, or wait until told."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class RedSquare(ImageProvider):
         return png()
 
 
-class Painter(ImageProvider):
-    """Plays what the `painter` fixture says. `requests` is what it was asked for."""
+class FakeBackend(ImageProvider):
+    """The provider that `IMAGES` names: it answers as the test's `FakeProvider` says."""
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self.brush: Brush = self.options["brush"]
+        self.fake_provider: FakeProvider = self.options["fake_provider"]
 
     def call(self, payload: ImageRequest, deadline: Deadline) -> ProviderImage:
-        return self.brush.paint(payload)
+        return self.fake_provider.respond(payload)
 
     def parse(self, answer: ProviderImage) -> ProviderImage:
         return answer
 
 
-class Brush:
-    """The test's end of a `Painter`."""
+class FakeProvider:
+    """What a test tells its `FakeBackend` to answer (`will`), and what that was asked (`requests`)."""
 
     def __init__(self) -> None:
         self.requests: list[ImageRequest] = []
@@ -52,10 +52,10 @@ class Brush:
         self._lock = threading.Lock()
 
     def will(self, *steps: BaseException | bytes | Callable[[ImageRequest], bytes]) -> None:
-        """What the next calls do: raise, return these bytes, or call this."""
+        """Say what the next calls do: raise this, return these bytes, or call this."""
         self.script.extend(steps)
 
-    def paint(self, request: ImageRequest) -> ProviderImage:
+    def respond(self, request: ImageRequest) -> ProviderImage:
         with self._lock:
             self.requests.append(request)
             step = self.script.pop(0) if self.script else png()
@@ -66,7 +66,7 @@ class Brush:
 
 
 class Gate:
-    """Something a test opens when it wants the painting to go on, so that no test sleeps."""
+    """Something a test opens to let a generation go on, so that no test sleeps."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
