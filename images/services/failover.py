@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 from ..conf import conf
 from ..exceptions import (
     ContentRejected,
@@ -161,7 +163,9 @@ def _load(alias: str) -> tuple[ImageProvider, str]:
     except ImagesError:
         raise
     except Exception as err:
-        _report_once("provider_not_loaded", alias, "", repr(err))
+        # The words of an exception of another library may repeat the options, and a key with them.
+        is_ours = isinstance(err, (ImportError, ImproperlyConfigured))
+        _report_once("provider_not_loaded", alias, "", str(err) if is_ours else type(err).__name__)
         raise ProviderNotConfigured(
             f'The image provider {alias!r} could not be loaded. The operator has to look at IMAGES["PROVIDERS"]; '
             "the server's log has the reason."

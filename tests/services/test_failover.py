@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +11,7 @@ from pytest_django.fixtures import Settings
 
 from images.exceptions import ContentRejected, ImagesError, ProviderFailure, ProviderTimeout
 from images.models import GeneratedImage
+from images.providers import Deadline, ImageProvider
 from images.services import failover, generate_image
 from tests.fakes.provider_server import ProviderServer
 
@@ -160,6 +161,26 @@ def test_a_provider_that_cannot_be_loaded_is_passed_over(providers: Chain, backe
     image = generate_image(**WANTED)
     assert codes(image) == [("broken", "provider_not_configured"), ("openai", "ok")]
     assert providers.paid_calls() == (0, 1)
+
+
+class TellsItsKey(ImageProvider):
+    """Some vendors' clients repeat the key that they do not like."""
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        raise ValueError(f"bad options: {options}")
+
+    def call(self, payload: Any, deadline: Deadline) -> Any:
+        raise NotImplementedError
+
+
+def test_what_a_provider_says_as_it_fails_to_load_is_not_logged(
+    providers: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = {"BACKEND": f"{__name__}.TellsItsKey", "OPTIONS": {"api_key": "sk-secret-key"}}
+    providers.configure(PROVIDER="telling,openai", PROVIDERS={"telling": entry})
+    generate_image(**WANTED)
+    assert "provider_not_loaded provider=telling model=- error=ValueError" in caplog.text
+    assert "sk-secret-key" not in caplog.text
 
 
 class TestRetries:
