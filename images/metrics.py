@@ -35,26 +35,26 @@ try:
 except ImportError as err:
     raise ImproperlyConfigured("IMAGE_METRICS needs prometheus-client: pip install 'trygo-images[metrics]'") from err
 
-_PAINTED = ("provider", "model", "variant")
+_LABELS = ("provider", "model", "variant")
 _SECONDS = (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120)
 
 _registry = CollectorRegistry()
 GENERATIONS = Counter(
     "images_generations", 'Generations that ended; outcome is "ready" or the code of the error.',
-    [*_PAINTED, "outcome"], registry=_registry,
+    [*_LABELS, "outcome"], registry=_registry,
 )  # fmt: skip
 DURATION = Histogram(
     "images_generation_seconds", "How long generations took, from being taken up to their end.",
-    [*_PAINTED, "outcome"], buckets=_SECONDS, registry=_registry,
+    [*_LABELS, "outcome"], buckets=_SECONDS, registry=_registry,
 )  # fmt: skip
 QUEUED = Histogram(
     "images_queue_seconds", "How long requests waited for a worker.", buckets=(0.1, 1, *_SECONDS[2:], 300, 900),
     registry=_registry,
 )  # fmt: skip
-BYTES = Counter("images_stored_bytes", "Bytes of the pictures that were stored.", _PAINTED[:2], registry=_registry)
+BYTES = Counter("images_stored_bytes", "Bytes of the pictures that were stored.", _LABELS[:2], registry=_registry)
 ERRORS = Counter(
     "images_provider_errors", "Calls of a provider that gave no picture, by the code of the error.",
-    [*_PAINTED[:2], "code"], registry=_registry,
+    [*_LABELS[:2], "code"], registry=_registry,
 )  # fmt: skip
 DELETED = Counter("images_deleted", "Pictures that were deleted.", registry=_registry)
 
@@ -80,11 +80,11 @@ def _count_deleted(**_: Any) -> None:
 
 
 def _count(image: GeneratedImage, outcome: str) -> None:
-    painted = (image.provider, image.model, image.variant)
-    GENERATIONS.labels(*painted, outcome).inc()
+    labels = (image.provider, image.model, image.variant)
+    GENERATIONS.labels(*labels, outcome).inc()
     if image.duration_ms is not None:
         kind = "ready" if outcome == Status.READY else "failed"
-        DURATION.labels(*painted, kind).observe(image.duration_ms / 1000)
+        DURATION.labels(*labels, kind).observe(image.duration_ms / 1000)
     if image.started_at is not None and image.started_at != image.created_at:
         QUEUED.observe((image.started_at - image.created_at).total_seconds())
     for attempt in image.attempts:

@@ -34,7 +34,7 @@ from trygo_backend.urls import urlpatterns as project
 urlpatterns = [path("metrics", metrics.MetricsView.as_view()), *project]
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
-PAINTED = {"provider": "test", "model": "test-model-1", "variant": "hero"}
+LABELS = {"provider": "test", "model": "test-model-1", "variant": "hero"}
 
 Samples = Callable[..., float]
 
@@ -71,8 +71,8 @@ class TestCounts:
     ) -> None:
         with django_capture_on_commit_callbacks(execute=True):
             image = generate_image(**WANTED)
-        assert counted("images_generations_total", **PAINTED, outcome="ready") == 1
-        assert counted("images_generation_seconds_count", **PAINTED, outcome="ready") == 1
+        assert counted("images_generations_total", **LABELS, outcome="ready") == 1
+        assert counted("images_generation_seconds_count", **LABELS, outcome="ready") == 1
         assert counted("images_stored_bytes_total", provider="test", model="test-model-1") == image.size_bytes
         with django_capture_on_commit_callbacks(execute=True):
             delete_image(image=image)
@@ -87,7 +87,7 @@ class TestCounts:
         fake_provider.will(exceptions.ProviderUnreachable(), exceptions.ProviderTimeout())
         with django_capture_on_commit_callbacks(execute=True), pytest.raises(exceptions.ProviderTimeout):
             generate_image(**WANTED)
-        failed = {**PAINTED, "model": ""}
+        failed = {**LABELS, "model": ""}
         assert counted("images_generations_total", **failed, outcome="provider_timeout") == 1
         for code in ("provider_unreachable", "provider_timeout"):
             assert counted("images_provider_errors_total", provider="test", model="", code=code) == 1

@@ -85,7 +85,7 @@ def slug(heading: str) -> str:
 
 
 @pytest.mark.django_db
-def test_the_three_line_provider_paints(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_three_line_provider_works(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     provider, entry = snippets(section(README, "Adding a provider"))
     module(monkeypatch, "myapp.providers", provider)
     monkeypatch.chdir(ROOT)
@@ -101,8 +101,8 @@ def acme() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            painted = asked["ratio"] == "4:3" and self.headers["Authorization"] == "Bearer k"
-            body = json.dumps({"image": base64.b64encode(png(4, 3)).decode()} if painted else {}).encode()
+            is_valid = asked["ratio"] == "4:3" and self.headers["Authorization"] == "Bearer k"
+            body = json.dumps({"image": base64.b64encode(png(4, 3)).decode()} if is_valid else {}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("X-Request-Id", "acme-7")
@@ -114,12 +114,12 @@ def acme() -> Iterator[str]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/paint"
+        yield f"http://127.0.0.1:{server.server_port}/generate"
         server.shutdown()
 
 
 @pytest.mark.django_db
-def test_the_provider_that_asks_a_server_paints(
+def test_the_provider_that_asks_a_server_works(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, acme: str
 ) -> None:
     provider, entry = snippets(section(PAGES["docs/python.md"], "A provider that asks a server"))

@@ -27,8 +27,8 @@ from .preflight import CannotServe, reserve_port
 BASE_DIR = Path(__file__).resolve().parent.parent
 FOLDER = BASE_DIR / ".demo"
 HOST = "127.0.0.1"
-#: Seconds the server may take to start, and a provider to paint.
-START_TIMEOUT, PAINT_TIMEOUT = 120.0, 150.0
+#: Seconds for the server to start, and for the first image.
+START_TIMEOUT, GENERATION_TIMEOUT = 120.0, 150.0
 
 
 class DemoFailed(Exception):
@@ -123,7 +123,7 @@ def _first_picture(http: requests.Session, base: str, token: str) -> str:
     headers = {"Authorization": f"Token {token}"}
     _say("Asking for a first picture ...")
     try:
-        answer = http.post(f"{base}/api/images/generate", json=content, headers=headers, timeout=PAINT_TIMEOUT)
+        answer = http.post(f"{base}/api/images/generate", json=content, headers=headers, timeout=GENERATION_TIMEOUT)
         body = _json(answer)
         if not answer.ok:
             raise DemoFailed(f"The server answered {answer.status_code}: {body.get('error', answer.reason)}")

@@ -46,7 +46,7 @@ def demo_environment(outer: Mapping[str, str], *, folder: Path, base: str) -> di
 
     Args:
         outer: The caller's environment. Its provider settings count; where it has a provider's key, that provider
-            paints (`IMAGE_PROVIDER` may choose another), else the offline placeholder.
+            generates (`IMAGE_PROVIDER` may choose another), else the offline placeholder.
         folder: The demo's folder.
         base: The server's address.
     """

@@ -154,12 +154,12 @@ def test_once_a_provider_was_asked_nothing_claims_that_nothing_was_paid(
 ) -> None:
     """The database goes away while the provider works."""
 
-    def paint(_: ImageRequest) -> bytes:
+    def respond(_: ImageRequest) -> bytes:
         connections["default"].close()
         connections["default"].settings_dict["NAME"] = str(installation[0].parent / "nowhere" / "db.sqlite3")
         return png()
 
-    fake_provider.will(paint)
+    fake_provider.will(respond)
     with sqlite(installation[0]):
         answer = caller.post("/api/images/generate", BODY, format="json")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")

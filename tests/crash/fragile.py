@@ -48,7 +48,7 @@ class FragileProvider(ImageProvider):
         with Path(os.environ["CRASH_BILL"]).open("a") as bill:
             bill.write("1\n")
         if CRASH_AT == "while the provider works" or "waits" in payload.title:
-            tell("painting")
+            tell("generating")
             with open(os.environ["CRASH_HEARS"], "rb", buffering=0) as pipe:
                 pipe.read(1)
         return PICTURE

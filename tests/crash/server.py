@@ -102,7 +102,7 @@ class Server:
         assert ready, f"the server never came to {word!r}: {self.log}"
         assert os.read(self._told, 100).decode() == f"{word}\n"
 
-    def paint_on(self) -> None:
+    def let_provider_finish(self) -> None:
         """Let a provider that was asked for something "that waits" answer."""
         os.write(self._says, b"!")
 

@@ -25,14 +25,14 @@ def ask_and_leave(server: Server, title: str, key: str) -> None:
     )
     with socket.create_connection((address.hostname, address.port), timeout=60) as caller:
         caller.sendall(head.encode() + body)
-        server.wait_for("painting")
+        server.wait_for("generating")
 
 
 def test_the_image_is_stored_and_found_in_the_list_and_by_repeating_the_key(server: Server) -> None:
     with server.running():
         ask_and_leave(server, "A title that waits", "key-1")
         assert server.generate("A title that waits").status_code == 409
-        server.paint_on()
+        server.let_provider_finish()
         server.wait_for("ready")
         [listed] = server.listed()
         again = server.generate("A title that waits")

@@ -32,7 +32,7 @@ def crash_while_generating(server: Server, point: str) -> None:
     with server.running(crash_at=point), ThreadPoolExecutor(1) as pool:
         caller = pool.submit(server.generate)
         if point == "while the provider works":
-            server.wait_for("painting")
+            server.wait_for("generating")
             server.kill()
         with pytest.raises(requests.ConnectionError):
             caller.result()

@@ -1,4 +1,4 @@
-"""What the doctor says about the providers: the real SDKs ask a scripted server, and nothing is painted."""
+"""What the doctor says about the providers: the real SDKs ask a scripted server, and no image is generated."""
 
 from __future__ import annotations
 

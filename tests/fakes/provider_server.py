@@ -52,7 +52,7 @@ class ProviderServer:
     Args:
         port: 0 for any free one.
         latency: Seconds between a request and its answer.
-        image_bytes: The size of the PNGs it paints.
+        image_bytes: The size of the PNGs it generates.
         tls: Speak https with this context.
 
     Attributes:
@@ -76,7 +76,7 @@ class ProviderServer:
         self.redirect_to = "/elsewhere"
         self.requests: deque[Recorded] = deque(maxlen=10_000)
         self.models: dict[str, dict[str, Any]] = {}
-        self._scripts: dict[str, deque[str]] = {"paint": deque(), "files": deque(), "models": deque()}
+        self._scripts: dict[str, deque[str]] = {"images": deque(), "files": deque(), "models": deque()}
         self._changed = threading.Condition()
         self._gate = threading.Event()
         self._gate.set()
@@ -92,7 +92,7 @@ class ProviderServer:
 
     def script(self, *modes: str) -> None:
         """Play these modes, one a request, and then `ok`."""
-        self._scripts["paint"] = deque(modes)
+        self._scripts["images"] = deque(modes)
 
     def script_files(self, *modes: str) -> None:
         """The same for the files behind `url` answers."""
@@ -169,7 +169,7 @@ class ProviderServer:
         if not is_file and (request.method != "POST" or request.path.startswith("/elsewhere")):
             return "ok"
         try:
-            return self._scripts["files" if is_file else "paint"].popleft()
+            return self._scripts["files" if is_file else "images"].popleft()
         except IndexError:  # The script is over.
             return "ok"
 

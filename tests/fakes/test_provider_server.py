@@ -1,4 +1,4 @@
-"""The scripted provider itself: what it paints is whole, and it runs as a process."""
+"""The scripted provider itself: its images are whole, and it runs as a process."""
 
 from __future__ import annotations
 

@@ -123,9 +123,9 @@ def test_a_missing_sdk_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
 def test_one_client_serves_many_threads(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:
     provider = openai_provider()
     provider_server.hold()
-    painted: list[bytes] = []
+    pictures: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: painted.append(provider.generate(request_for(30)).data)) for _ in range(30)
+        threading.Thread(target=lambda: pictures.append(provider.generate(request_for(30)).data)) for _ in range(30)
     ]
     for thread in threads:
         thread.start()
@@ -133,7 +133,7 @@ def test_one_client_serves_many_threads(openai_provider: MakeProvider, provider_
     provider_server.release()
     for thread in threads:
         thread.join()
-    assert len(painted) == 30
+    assert len(pictures) == 30
 
 
 def test_the_first_of_several_images_is_taken(openai_provider: MakeProvider, provider_server: ProviderServer) -> None:

@@ -68,7 +68,7 @@ class Installation:
 
     @property
     def paid(self) -> int:
-        """How often the provider was asked to paint."""
+        """How often the provider was asked for an image."""
         return sum(request.method == "POST" for request in self.provider.requests)
 
     # --- processes ------------------------------------------------------------------------------------------
