@@ -1,13 +1,13 @@
 """The HTTP transport under both SDKs and under fetched files: `httpcore2`, with our limits at its sockets.
 
-`httpcore2` speaks HTTP and reaches the network through a backend. Ours gives every wait (name, connect, tunnel, TLS,
-each write and each read) what is left of one total deadline, so that an answer which drips in byte by byte ends as
-well. It counts what arrives, checks the addresses that it connects to, and lets few answers into memory at a time.
+`httpcore2` speaks HTTP and reaches the network through a backend. Ours gives every step (name lookup, connect,
+tunnel, TLS, each write and each read) the rest of one total deadline, so a response that drips in byte by byte ends
+in time as well. It limits the size of responses, checks the IP addresses it connects to, and lets only a few
+responses into memory at a time.
 
-A connection serves one request. It is opened for it and closed after it, so whatever a server sends late, twice or
-beyond the end of an answer cannot become another caller's answer, and no request is lost on a connection that has
-gone stale. An image takes seconds; the handshake this costs takes milliseconds. Nothing is sent twice, no redirect is
-followed, and no cookie is kept.
+Each request has its own connection, which is closed afterwards. So nothing that a server sends late, twice or after
+the end of a response can reach another caller, and no request is lost on a stale connection. An image takes seconds;
+the extra handshake takes milliseconds. Nothing is sent twice, no redirect is followed, and no cookie is kept.
 """
 
 from __future__ import annotations
@@ -39,27 +39,28 @@ from ..exceptions import ProviderNotConfigured
 if TYPE_CHECKING:
     from .base import Deadline
 
-#: Seconds for name, TCP, tunnel and TLS together.
+#: Seconds for name lookup, TCP, tunnel and TLS together.
 CONNECT_TIMEOUT = 10.0
 
-#: Answers read, decoded and stored at one moment in a process; the others' bytes wait in their sockets. Six kept both
-#: cores busy at 1,000 simultaneous answers without a larger heap (measured).
-answers_in_memory = threading.BoundedSemaphore(6)
-#: The same for answers of more than LARGE bytes, which count twice: as text and as bytes.
-large_answers_in_memory = threading.BoundedSemaphore(1)
+#: How many responses a process reads, decodes and stores at once; the bytes of the others wait in their sockets. Six
+#: kept both cores busy with 1,000 simultaneous responses without enlarging the heap (measured).
+responses_in_memory = threading.BoundedSemaphore(6)
+#: The same for responses of more than LARGE bytes, which are in memory twice: as text and as bytes.
+large_responses_in_memory = threading.BoundedSemaphore(1)
 SMALL, LARGE = 64 * 1024, 8 * 1024 * 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from malloc.h
 
-#: Seconds that an answer may make the others wait, in all, before it is read without a place whenever it stalls.
+#: Seconds in total that a response may stall while it holds a reservation. After that it gives the reservation up
+#: whenever it stalls.
 PATIENCE = 0.1
-#: Bytes read at once by a thread that has no place, and by one that has.
-_SIP, _GULP = 4096, 256 * 1024
+#: Bytes read at once by a thread without a reservation, and by one with a reservation.
+_SMALL_READ, _LARGE_READ = 4096, 256 * 1024
 
 #: Room for headers and interim answers, in bytes.
 _HEAD = 1024 * 1024
 
-# Set anew below, or no longer true once the body was read and unpacked. A cookie would be sent along with other
-# callers' requests, and without a Location nothing above can follow a redirect.
+# These are set below, or no longer true once the body has been read and decompressed. A cookie would be sent with
+# other callers' requests, and without a Location no layer above can follow a redirect.
 _DROPPED_REQUEST_HEADERS = {b"accept-encoding", b"connection", b"content-length", b"transfer-encoding"}
 _DROPPED_RESPONSE_HEADERS = {"content-encoding", "content-length", "transfer-encoding", "set-cookie", "location"}
 
@@ -79,7 +80,7 @@ _SOCKET_OPTIONS = [
 
 
 class ResponseTooLarge(httpx2.RemoteProtocolError):
-    """The answer is larger than the transport accepts."""
+    """The response is larger than the transport accepts."""
 
 
 # --- one call -------------------------------------------------------------------------------------------------
@@ -90,11 +91,11 @@ class Call:
     """What the transport and the provider above the SDK know about one call, in the same thread.
 
     Attributes:
-        deadline: When everything has to be over.
+        deadline: When the call has to be finished.
         permit: Asked about every IP address before any is connected to; raises to refuse it.
-        sent: Whether any byte of a request may have left: only then can anything have been billed.
-        status: The answer's HTTP status, `None` before there is one.
-        headers: The answer's headers, names in lower case.
+        sent: Whether any byte of a request may have been sent: only then can anything have been billed.
+        status: The response's HTTP status, or `None` before it arrives.
+        headers: The response's headers, names in lower case.
     """
 
     deadline: Deadline
@@ -114,10 +115,10 @@ _call: ContextVar[Call | None] = ContextVar("images_call", default=None)
 
 @contextmanager
 def open_call(deadline: Deadline, *, permit: Callable[[str], None] | None = None) -> Iterator[Call]:
-    """Everything that is sent inside is one call, under one total deadline.
+    """Treat everything that is sent inside the block as one call, under one total deadline.
 
     Args:
-        deadline: Over connecting, sending, headers and body.
+        deadline: For connecting, sending, and receiving headers and body.
         permit: See `Call.permit`.
     """
     call = Call(deadline=deadline, permit=permit)
@@ -136,11 +137,11 @@ def safe_id(value: object) -> str:
     return "".join(char for char in value if "!" <= char <= "~")[:128]
 
 
-# --- few answers in memory --------------------------------------------------------------------------------------
+# --- few responses in memory ------------------------------------------------------------------------------------
 
 
-class _Places:
-    """The places that a thread holds for the one answer it has in memory."""
+class _Reservation:
+    """The semaphores that a thread holds for the one response it has in memory."""
 
     def __init__(self) -> None:
         self._held: list[threading.BoundedSemaphore] = []
@@ -148,52 +149,53 @@ class _Places:
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def take(self, until: float, *, large: bool) -> None:
-        """Hold a place, and the one for large answers as well if this is one.
+    def acquire(self, until: float, *, large: bool) -> None:
+        """Reserve memory for a response, waiting until `until` (monotonic clock) at most.
 
         Raises:
-            TimeoutError: There was none until the moment `until` of the monotonic clock.
+            TimeoutError: No memory became free in time.
         """
         if large:
             _return_large_buffers()
-        for place in (answers_in_memory, large_answers_in_memory)[: 1 + large]:
-            if place not in self._held:
-                if not place.acquire(timeout=max(0.0, until - time.monotonic())):
-                    raise TimeoutError("Too many answers were in memory until the deadline.")
-                self._held.append(place)
+        for semaphore in (responses_in_memory, large_responses_in_memory)[: 1 + large]:
+            if semaphore not in self._held:
+                if not semaphore.acquire(timeout=max(0.0, until - time.monotonic())):
+                    raise TimeoutError("Too many responses were in memory until the deadline.")
+                self._held.append(semaphore)
 
-    def give_back(self) -> None:
-        """Let go what is held, before waiting for something else."""
+    def release(self) -> None:
+        """Release everything, before waiting for something else."""
         while self._held:
             self._held.pop().release()
 
 
-_places: ContextVar[_Places | None] = ContextVar("images_places", default=None)
+_reservation: ContextVar[_Reservation | None] = ContextVar("images_reservation", default=None)
 
 
 @contextmanager
-def bounded_memory() -> Iterator[_Places]:
+def bounded_memory() -> Iterator[_Reservation]:
     """Bound the memory of everything done inside: reading, decoding, checking and storing one image.
 
-    Entering costs nothing. The place is taken with the first bytes of an answer's body and given back at the end of
-    the thread's outermost `bounded_memory`, when the thread sends another request, or while the answer stalls.
+    Entering costs nothing. The reservation is made with the first bytes of a response's body. It is released at the
+    end of the thread's outermost `bounded_memory`, when the thread sends another request, or while the response
+    stalls.
     """
-    outer = _places.get()
+    outer = _reservation.get()
     if outer is not None:
         yield outer
         return
-    places = _Places()
-    token = _places.set(places)
+    reservation = _Reservation()
+    token = _reservation.set(reservation)
     try:
-        yield places
+        yield reservation
     finally:
-        _places.reset(token)
-        places.give_back()
+        _reservation.reset(token)
+        reservation.release()
 
 
 @lru_cache(maxsize=1)
 def _use_few_heaps() -> None:
-    """Have all threads share two heaps, as Python's threads take turns anyway.
+    """Make all threads share two heaps, as Python's threads take turns anyway.
 
     The GNU C library gives each of many threads a heap of its own, and keeps some megabytes of freed buffers in each:
     after 1,000 simultaneous images 350 MB instead of 160 (measured, at the same speed).
@@ -203,10 +205,10 @@ def _use_few_heaps() -> None:
 
 @lru_cache(maxsize=1)
 def _return_large_buffers() -> None:
-    """Have the freed buffers of large answers returned to the system.
+    """Return the freed buffers of large responses to the system.
 
-    The C library takes the largest buffer that was ever freed for the usual case, and then keeps up to twice as much
-    in each heap. Fixed thresholds end that; they lie above what an ordinary image needs.
+    The C library treats the largest buffer that was ever freed as typical, and then keeps up to twice as much in each
+    heap. Fixed thresholds prevent that; they lie above what an ordinary image needs.
     """
     _set_malloc(_M_MMAP_THRESHOLD, LARGE // 2)
     _set_malloc(_M_TRIM_THRESHOLD, LARGE)
@@ -214,7 +216,7 @@ def _return_large_buffers() -> None:
 
 def _set_malloc(parameter: int, value: int) -> None:
     if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # Another C library: it has no such call.
+        with suppress(AttributeError, OSError):  # Other C libraries do not have this call.
             ctypes.CDLL(None).mallopt(parameter, value)
 
 
@@ -225,8 +227,8 @@ class Transport(httpx2.BaseTransport):
     """Sends each request once, within the `open_call` around it.
 
     Args:
-        max_body_bytes: The largest answer to accept, before and after decompression.
-        connect_timeout: Seconds until a connection has to stand.
+        max_body_bytes: The largest response body to accept, before and after decompression.
+        connect_timeout: Seconds within which a connection has to be established.
     """
 
     def __init__(self, *, max_body_bytes: int, connect_timeout: float = CONNECT_TIMEOUT) -> None:
@@ -235,40 +237,40 @@ class Transport(httpx2.BaseTransport):
         self._connect_timeout = connect_timeout
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send `request` and read the whole answer.
+        """Send `request` and read the whole response.
 
         Raises:
             httpx2.ConnectError, httpx2.ConnectTimeout: Nothing was sent.
             httpx2.ReadTimeout: The deadline passed after something was sent.
-            httpx2.ReadError, httpx2.RemoteProtocolError: The answer broke off or is not HTTP.
+            httpx2.ReadError, httpx2.RemoteProtocolError: The response broke off or is not HTTP.
             ResponseTooLarge: It is larger than `max_body_bytes`.
             images.exceptions.ProviderNotConfigured: The trusted certificates cannot be read.
         """
         call = _call.get()
         if call is None:
             raise RuntimeError("A request was sent outside of open_call().")
-        with bounded_memory() as places:
-            places.give_back()  # From here to the first byte of a large body we wait for others.
-            exchange = _Exchange(call, places, self._max_body_bytes, self._connect_timeout)
+        with bounded_memory() as reservation:
+            reservation.release()  # Until a large body begins to arrive, this thread only waits.
+            network = _Network(call, reservation, self._max_body_bytes, self._connect_timeout)
             try:
-                return self._send(request, call, exchange)
+                return self._send(request, call, network)
             except (httpcore2.TimeoutException, TimeoutError) as err:
                 late = httpx2.ReadTimeout if call.sent else httpx2.ConnectTimeout
                 raise late(str(err), request=request) from err
             except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError) as err:
                 raise _translated(err, call)(str(err), request=request) from err
 
-    def _send(self, request: httpx2.Request, call: Call, exchange: _Exchange) -> httpx2.Response:
-        with _pool_for(request.url, exchange) as pool:
+    def _send(self, request: httpx2.Request, call: Call, network: _Network) -> httpx2.Response:
+        with _pool_for(request.url, network) as pool:
             response = pool.handle_request(_prepared(request, call))
             call.status = response.status
             call.headers = {
                 name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
             }
             try:
-                if response.status < 200:  # 101: `httpcore2` passes over all other interim answers.
-                    raise httpcore2.RemoteProtocolError("The answer switches protocols, which was not asked for.")
-                content = exchange.read_body(response)
+                if response.status < 200:  # 101: `httpcore2` skips all other interim responses.
+                    raise httpcore2.RemoteProtocolError("The response switches protocols, which was not requested.")
+                content = network.read_body(response)
             finally:
                 response.close()
         headers = [(name, value) for name, value in call.headers.items() if name not in _DROPPED_RESPONSE_HEADERS]
@@ -276,7 +278,7 @@ class Transport(httpx2.BaseTransport):
 
 
 def _prepared(request: httpx2.Request, call: Call) -> httpcore2.Request:
-    """The request as it goes out, and `call.sent` set when its first byte does."""
+    """The request as it is sent. It sets `call.sent` just before its first byte leaves."""
 
     def trace(event: str, info: Mapping[str, Any]) -> None:
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
@@ -284,7 +286,7 @@ def _prepared(request: httpx2.Request, call: Call) -> httpcore2.Request:
 
     url, body = request.url, request.read()
     headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _DROPPED_REQUEST_HEADERS]
-    # Images do not compress, and what is not compressed needs no unpacking.
+    # Images are compressed already.
     headers += [(b"Accept-Encoding", b"identity"), (b"Connection", b"close")]
     if body or request.method not in ("GET", "HEAD"):
         headers.append((b"Content-Length", str(len(body)).encode()))
@@ -298,30 +300,30 @@ def _prepared(request: httpx2.Request, call: Call) -> httpcore2.Request:
 
 
 def _translated(err: Exception, call: Call) -> type[httpx2.TransportError]:
-    """The httpx2 exception that says the same: the SDKs know no others."""
+    """The httpx2 exception that says the same; the SDKs know no others."""
     if not call.sent:
         return httpx2.ConnectError
     return httpx2.ReadError if isinstance(err, httpcore2.NetworkError) else httpx2.RemoteProtocolError
 
 
-def _pool_for(url: httpx2.URL, exchange: _Exchange) -> httpcore2.ConnectionPool:
-    """The way to `url`, for one connection: direct, or through the proxy that the environment names."""
+def _pool_for(url: httpx2.URL, network: _Network) -> httpcore2.ConnectionPool:
+    """A pool for one connection to `url`, direct or through the proxy that the environment names."""
     proxy = proxy_for(str(url))
     try:
         through = _proxy(proxy) if proxy else None
     except ValueError as err:
         raise httpcore2.ConnectError("The proxy's address cannot be used; only http and https proxies can.") from err
-    # Certificates take a tenth of a second and some megabytes to load: not for plain http on the loopback.
+    # Loading the certificates takes a tenth of a second and some megabytes, which plain http does not need.
     context = tls_context() if url.scheme == "https" else None
     return httpcore2.ConnectionPool(
-        ssl_context=context, proxy=through, max_connections=1, max_keepalive_connections=0, network_backend=exchange
+        ssl_context=context, proxy=through, max_connections=1, max_keepalive_connections=0, network_backend=network
     )
 
 
 def proxy_for(url: str) -> str | None:
     """The proxy that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY (CIDRs too) name for `url`, if any."""
     if sys.platform == "linux" and not any(os.environ.get(name) for name in _PROXY_VARIABLES):
-        return None  # Elsewhere the system may have settings of its own.
+        return None  # Other operating systems may have proxy settings of their own.
     proxy = select_proxy(url, get_environ_proxies(url))
     if not proxy:
         return None
@@ -341,11 +343,11 @@ def _proxy(url: str) -> httpcore2.Proxy:
 
 
 def tls_context() -> ssl.SSLContext:
-    """The TLS settings for every connection out, built once for each bundle.
+    """The TLS settings for every outgoing connection, built once for each bundle.
 
-    A bundle named by `SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE` (a file or a directory) is trusted alone; else the
-    operating system's certificates and certifi's together, so that slim containers work as well as
-    companies that add their own authority to the system.
+    If `SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE` names a bundle (a file or a directory), only that is trusted. Otherwise
+    the operating system's certificates and certifi's are trusted together: the former include a company's own
+    authority, the latter are there in slim containers, too.
 
     Raises:
         ProviderNotConfigured: The bundle cannot be read.
@@ -371,12 +373,12 @@ def _context(bundle: str) -> ssl.SSLContext:
 # --- the network ------------------------------------------------------------------------------------------------
 
 
-class _Exchange(httpcore2.NetworkBackend):
-    """One request on its way: its time, its bytes and its place in memory."""
+class _Network(httpcore2.NetworkBackend):
+    """The network as one request sees it, with that request's limits on time, size and memory."""
 
-    def __init__(self, call: Call, places: _Places, limit: int, connect_timeout: float) -> None:
+    def __init__(self, call: Call, reservation: _Reservation, limit: int, connect_timeout: float) -> None:
         self._call = call
-        self._places = places
+        self._reservation = reservation
         self._limit = limit
         self._connect_until = min(time.monotonic() + connect_timeout, call.deadline.at)
         self._received = 0
@@ -388,7 +390,7 @@ class _Exchange(httpcore2.NetworkBackend):
         """Seconds left for the current step.
 
         Raises:
-            TimeoutError: There are none.
+            TimeoutError: There is no time left.
         """
         left = (self._call.deadline.at if self._call.sent else self._connect_until) - time.monotonic()
         if left <= 0:
@@ -403,7 +405,7 @@ class _Exchange(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
-        """Resolve once, have every address permitted, and connect to the first that answers."""
+        """Resolve the name once, ask `permit` about every address, and connect to the first that answers."""
         error: Exception = OSError("The name has no address.")
         with _errors(httpcore2.ConnectTimeout, httpcore2.ConnectError):
             found = _resolve(host, port, self.left)
@@ -424,42 +426,42 @@ class _Exchange(httpcore2.NetworkBackend):
             raise error
 
     def receive(self, sock: socket.socket) -> bytes:
-        """Read what there is, in a place if it belongs to a large body, but without one while it stalls."""
-        data = self._receive_soon(sock) if self._places else None
+        """Read what has arrived; for a large body, hold a reservation except while the body stalls."""
+        data = self._receive_soon(sock) if self._reservation else None
         if data is None:
             sock.settimeout(self.left)
-            data = sock.recv(_SIP)
+            data = sock.recv(_SMALL_READ)
             if self._in_body:
-                self._places.take(self._call.deadline.at, large=self._is_large)
+                self._reservation.acquire(self._call.deadline.at, large=self._is_large)
         self._received += len(data)
         if self._received > self._limit + _HEAD:
-            raise ResponseTooLarge("The answer is larger than accepted.")
+            raise ResponseTooLarge("The response is larger than accepted.")
         return data
 
     def _receive_soon(self, sock: socket.socket) -> bytes | None:
-        """Read while holding the place; `None`, and the place given back, if that would take too long.
+        """Read while holding the reservation; if that takes too long, release it and return `None`.
 
-        All waits of an answer are paid from one purse, so that one which drips loses its place as well.
+        The limit is for all waits of a response together, so one that drips in loses its reservation as well.
         """
         started = time.monotonic()
         sock.settimeout(min(self.left, max(self._patience, 0.001)))
         try:
-            return _gulp(sock)
+            return _read_large(sock)
         except TimeoutError:
-            self._places.give_back()
+            self._reservation.release()
             return None
         finally:
             self._patience -= time.monotonic() - started
 
     def read_body(self, response: httpcore2.Response) -> bytes:
-        """The whole body, unpacked.
+        """The whole body, decompressed.
 
         Raises:
             ResponseTooLarge: There is more than the limit.
         """
         length = int(self._call.headers.get("content-length") or -1)
         if length > self._limit:
-            raise ResponseTooLarge("The answer is larger than accepted.")
+            raise ResponseTooLarge("The response is larger than accepted.")
         self._in_body = not 0 <= length <= SMALL
         self._is_large = length > LARGE
         parts: list[bytes] = []
@@ -468,28 +470,28 @@ class _Exchange(httpcore2.NetworkBackend):
             parts.append(part)
             size += len(part)
             if size > self._limit:
-                raise ResponseTooLarge("The answer is larger than accepted.")
+                raise ResponseTooLarge("The response is larger than accepted.")
             if size > LARGE and not self._is_large:
                 self._is_large = True
-                self._places.take(self._call.deadline.at, large=True)
+                self._reservation.acquire(self._call.deadline.at, large=True)
         return b"".join(parts)
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A socket whose every wait ends with the call. The timeouts that `httpcore2` passes play no part."""
+    """A socket that never waits longer than the call may take. It ignores the timeouts that `httpcore2` passes."""
 
-    def __init__(self, sock: socket.socket, exchange: _Exchange) -> None:
+    def __init__(self, sock: socket.socket, network: _Network) -> None:
         self._sock = sock
-        self._exchange = exchange
+        self._network = network
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # Large bodies come in more than `max_bytes` at once: a tenth of the steps in Python, for the same parser.
+        # Large bodies are read in pieces larger than `max_bytes`: the parser takes them, with a tenth of the calls.
         with _errors(httpcore2.ReadTimeout, httpcore2.ReadError):
-            return self._exchange.receive(self._sock)
+            return self._network.receive(self._sock)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with _errors(httpcore2.WriteTimeout, httpcore2.WriteError):
-            self._sock.settimeout(self._exchange.left)
+            self._sock.settimeout(self._network.left)
             self._sock.sendall(buffer)
 
     def close(self) -> None:
@@ -502,18 +504,18 @@ class _Stream(httpcore2.NetworkStream):
             if isinstance(self._sock, ssl.SSLSocket):  # A tunnel through a proxy that speaks TLS itself.
                 return _TLSInTLS(self, ssl_context, server_hostname)
             try:
-                self._sock.settimeout(self._exchange.left)  # For the whole handshake, not for each of its reads.
-                return _Stream(ssl_context.wrap_socket(self._sock, server_hostname=server_hostname), self._exchange)
+                self._sock.settimeout(self._network.left)  # For the whole handshake, not for each of its reads.
+                return _Stream(ssl_context.wrap_socket(self._sock, server_hostname=server_hostname), self._network)
             except OSError:
                 self.close()
                 raise
 
     def get_extra_info(self, info: str) -> Any:
-        return None  # `httpcore2` asks for what HTTP/2 and the reuse of connections need.
+        return None  # `httpcore2` asks this only for HTTP/2 and for reusing connections.
 
 
 class _TLSInTLS(httpcore2.NetworkStream):
-    """TLS over a stream that has TLS already, which Python's sockets cannot wrap."""
+    """TLS inside TLS, which Python's sockets cannot do by themselves."""
 
     def __init__(self, below: _Stream, context: ssl.SSLContext, hostname: str | None) -> None:
         self._below = below
@@ -552,15 +554,15 @@ class _TLSInTLS(httpcore2.NetworkStream):
         return None
 
 
-def _gulp(sock: socket.socket) -> bytes:
-    """Read a large piece. TLS hands out 16 KB at a time, so there it is put together from what has arrived."""
-    data = sock.recv(_GULP)
+def _read_large(sock: socket.socket) -> bytes:
+    """Read a large piece. TLS returns 16 KB at a time, so what has arrived is joined."""
+    data = sock.recv(_LARGE_READ)
     if not data or not isinstance(sock, ssl.SSLSocket):
         return data
     pieces, size = [data], len(data)
     sock.settimeout(0)
     with suppress(ssl.SSLWantReadError):
-        while size < _GULP and (data := sock.recv(_GULP - size)):
+        while size < _LARGE_READ and (data := sock.recv(_LARGE_READ - size)):
             pieces.append(data)
             size += len(data)
     return b"".join(pieces)
@@ -568,7 +570,7 @@ def _gulp(sock: socket.socket) -> bytes:
 
 @contextmanager
 def _errors(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
-    """Turn what sockets raise into what `httpcore2` promises to raise."""
+    """Translate socket errors into the exceptions that `httpcore2` documents."""
     try:
         yield
     except TimeoutError as err:
@@ -602,21 +604,21 @@ def _resolve(host: str, port: int, seconds: float) -> list[Any]:
 
 
 def _unpacked(pieces: Iterable[bytes], encoding: str, limit: int) -> Iterator[bytes]:
-    """The pieces without their compression; one piece never unpacks to more than `limit` and a byte.
+    """The pieces, decompressed; one piece never yields more than `limit` bytes and one.
 
     Raises:
-        httpcore2.RemoteProtocolError: It is compressed in another way than gzip, or is damaged.
+        httpcore2.RemoteProtocolError: The compression is neither gzip nor deflate, or the data is damaged.
     """
     if encoding.strip().lower() in ("", "identity"):
         yield from pieces
         return
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise httpcore2.RemoteProtocolError("The answer is compressed in a way that was not asked for.")
+        raise httpcore2.RemoteProtocolError("The response is compressed in a way that was not requested.")
     unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, whichever it is
     try:
         for piece in pieces:
             yield unpack.decompress(piece, limit + 1)
     except zlib.error as err:
-        raise httpcore2.RemoteProtocolError("The answer is damaged.") from err
+        raise httpcore2.RemoteProtocolError("The response is damaged.") from err
     if not unpack.eof:
-        raise httpcore2.RemoteProtocolError("The answer is cut off.")
+        raise httpcore2.RemoteProtocolError("The response is cut off.")

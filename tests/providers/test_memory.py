@@ -18,7 +18,7 @@ from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import MakeProvider, both, request_for
 
 
-class Places:
+class CountingSemaphore:
     """A semaphore that counts, so that a test can wait for what happens instead of sleeping."""
 
     def __init__(self, size: int) -> None:
@@ -46,11 +46,11 @@ class Places:
 
 
 @pytest.fixture
-def places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Places:
-    """The process's places, as many as an indirect parameter says, or one."""
-    places = Places(getattr(request, "param", 1))
-    monkeypatch.setattr(http, "answers_in_memory", places)
-    return places
+def semaphore(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CountingSemaphore:
+    """The process's semaphore, for as many responses as an indirect parameter says, or for one."""
+    semaphore = CountingSemaphore(getattr(request, "param", 1))
+    monkeypatch.setattr(http, "responses_in_memory", semaphore)
+    return semaphore
 
 
 class Caller(threading.Thread):
@@ -73,15 +73,15 @@ class Caller(threading.Thread):
 
 
 @both
-@pytest.mark.parametrize("places", [6], indirect=True)
+@pytest.mark.parametrize("semaphore", [6], indirect=True)
 @pytest.mark.parametrize("mode", ["hang_body", "slow_drip"])
 def test_answers_that_stall_half_way_do_not_hold_up_a_good_one(
-    either_provider: MakeProvider, provider_server: ProviderServer, places: Places, mode: str
+    either_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore, mode: str
 ) -> None:
     provider = either_provider()
     provider_server.script(*[mode] * 6)
     stalled = [Caller(provider, 5.0) for _ in range(6)]
-    places.wait_until(lambda: places.taken >= 6)  # Each has begun to read, and had a place for it.
+    semaphore.wait_until(lambda: semaphore.taken >= 6)  # Each has begun to read, with a reservation.
     provider_server.wait_for(6)
 
     good = Caller(provider, 3.0)
@@ -95,34 +95,34 @@ def test_answers_that_stall_half_way_do_not_hold_up_a_good_one(
 
 
 @both
-@pytest.mark.parametrize("places", [2], indirect=True)
-def test_no_more_answers_are_read_at_once_than_there_are_places(
-    either_provider: MakeProvider, provider_server: ProviderServer, places: Places
+@pytest.mark.parametrize("semaphore", [2], indirect=True)
+def test_no_more_answers_are_read_at_once_than_the_semaphore_allows(
+    either_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore
 ) -> None:
     provider = either_provider()
     provider_server.hold()
     callers = [Caller(provider) for _ in range(12)]
     provider_server.wait_for(12)
-    assert places.taken == 0  # Waiting for the provider costs no place.
+    assert semaphore.taken == 0  # Waiting for the provider reserves nothing.
     provider_server.release()
     for caller in callers:
         caller.join()
     assert [caller.size for caller in callers] == [provider_server.image_bytes] * 12
-    assert places.most <= 2
-    assert places.taken == places.returned
+    assert semaphore.most <= 2
+    assert semaphore.taken == semaphore.returned
 
 
-@pytest.mark.parametrize("places", [6], indirect=True)
+@pytest.mark.parametrize("semaphore", [6], indirect=True)
 @pytest.mark.parametrize("mode", ["ok", "chunked"])
 def test_large_answers_are_read_one_at_a_time(
     openai_provider: MakeProvider,
     provider_server: ProviderServer,
-    places: Places,
+    semaphore: CountingSemaphore,
     monkeypatch: pytest.MonkeyPatch,
     mode: str,
 ) -> None:
-    large = Places(1)
-    monkeypatch.setattr(http, "large_answers_in_memory", large)
+    large = CountingSemaphore(1)
+    monkeypatch.setattr(http, "large_responses_in_memory", large)
     monkeypatch.setattr(http, "LARGE", 100_000)
     provider, stored = openai_provider(), threading.Event()
     provider_server.script(mode, mode)
@@ -134,15 +134,15 @@ def test_large_answers_are_read_one_at_a_time(
     stored.set()
     first.join()
     assert large.taken == large.returned == 1
-    assert places.taken == places.returned
+    assert semaphore.taken == semaphore.returned
 
 
 def test_a_place_is_kept_until_the_image_is_stored(
-    openai_provider: MakeProvider, provider_server: ProviderServer, places: Places
+    openai_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore
 ) -> None:
     provider, stored = openai_provider(), threading.Event()
     first = Caller(provider, inside=lambda: stored.wait(20))
-    places.wait_until(lambda: places.taken == 1)
+    semaphore.wait_until(lambda: semaphore.taken == 1)
 
     second = Caller(provider, 0.4)
     second.join()
@@ -156,7 +156,7 @@ def test_a_place_is_kept_until_the_image_is_stored(
 
 
 def test_asking_again_gives_the_place_back_while_waiting(
-    openai_provider: MakeProvider, provider_server: ProviderServer, places: Places
+    openai_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore
 ) -> None:
     provider = openai_provider()
 
@@ -166,28 +166,28 @@ def test_asking_again_gives_the_place_back_while_waiting(
 
     first = Caller(provider, inside=again)
     provider_server.wait_for(2)
-    places.wait_until(lambda: places.returned == 1)
+    semaphore.wait_until(lambda: semaphore.returned == 1)
     provider_server.release()
     first.join()
-    assert places.taken == places.returned == 2
+    assert semaphore.taken == semaphore.returned == 2
 
 
 def test_an_error_answer_needs_no_place(
-    openai_provider: MakeProvider, provider_server: ProviderServer, places: Places
+    openai_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore
 ) -> None:
-    assert places.acquire(0)
+    assert semaphore.acquire(0)
     provider_server.script("http_503")
     with pytest.raises(ProviderOverloaded):
         openai_provider().generate(request_for(5))
 
 
 def test_a_provider_alone_gives_its_place_back(
-    openai_provider: MakeProvider, provider_server: ProviderServer, places: Places
+    openai_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore
 ) -> None:
     provider = openai_provider()
     for _ in range(3):
         provider.generate(request_for())
-    assert places.taken == places.returned == 3
+    assert semaphore.taken == semaphore.returned == 3
 
 
 @both
