@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
@@ -127,6 +128,19 @@ def _prefix(value: Any) -> str:
 def _queue(value: Any) -> str:
     name = text(value).strip()
     return QUEUES.get(name, name)
+
+
+def _headers(value: Any) -> Mapping[str, str]:
+    """Headers as a dictionary, or as a text: `Name: value`, with semicolons or line breaks between them."""
+    if isinstance(value, Mapping):
+        return {str(name): str(content) for name, content in value.items()}
+    found = {}
+    for pair in filter(str.strip, re.split(r"[;\n]", text(value))):
+        name, colon, content = pair.partition(":")
+        if not colon:
+            raise InvalidValue('must be pairs "Name: value" with semicolons between them.')
+        found[name.strip()] = content.strip()
+    return found
 
 
 def _dictionary(value: Any) -> Mapping[str, Any]:
@@ -257,6 +271,9 @@ class Settings:
     openai_image_size = Setting("OPENAI_IMAGE_SIZE", "", text, "`WIDTHxHEIGHT`", "one size for all images")
     openai_image_output_format = Setting("OPENAI_IMAGE_OUTPUT_FORMAT", "", text, "text", "`png`, `webp` or `jpeg`")
     openai_base_url = Setting("OPENAI_BASE_URL", "", text, "address", "an OpenAI-compatible server")
+    openai_default_headers = Setting(
+        "OPENAI_DEFAULT_HEADERS", "", _headers, "`Name: value; …`", "further headers that such a server needs"
+    )
     fetch_allowed_hosts = Setting(
         "IMAGE_FETCH_ALLOWED_HOSTS",
         (),
@@ -368,6 +385,7 @@ class Settings:
             "quality": self.openai_image_quality,
             "size": self.openai_image_size,
             "output_format": self.openai_image_output_format,
+            "default_headers": self.openai_default_headers,
             "fetch_allowed_hosts": self.fetch_allowed_hosts,
             "max_image_bytes": self.max_image_bytes,
         }

@@ -185,6 +185,7 @@ def test_options_that_the_vendor_accepts_are_fine(settings: Settings, options: d
 @pytest.mark.parametrize(
     ("url", "words"),
     [
+        (f"https://{KEY}@host/v1", "user name"),
         (f"https://user:{KEY}@host/v1", "user name"),
         ("https://host/v1?a=b#x", "fragment"),
         ("https://host/v1#x", "fragment"),
@@ -201,6 +202,36 @@ def test_a_base_url_that_cannot_be_used_is_a_warning(
     assert message.id == checks.PROVIDER_NOT_READY
     assert f"{name} " in message.msg
     assert words in message.msg
+
+
+def test_a_query_in_the_base_url_is_fine_for_openai_alone(settings: Settings) -> None:
+    url = "https://host/openai/deployments/x?api-version=2025-04-01-preview"
+    settings.IMAGES |= {"PROVIDER": "openai", "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}
+    assert run() == []
+    settings.IMAGES |= {"PROVIDER": "gemini", "GEMINI_API_KEY": KEY, "GEMINI_API_BASE_URL": url}
+    message = the_one()
+    assert message.id == checks.PROVIDER_NOT_READY
+    assert "GEMINI_API_BASE_URL contains a query" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("headers", "id"),
+    [
+        (f"X-Key {KEY}", checks.UNUSABLE_VALUE),
+        ([KEY], checks.UNUSABLE_VALUE),
+        (f"X Key: {KEY}", checks.PROVIDER_NOT_READY),
+        ({"X-Key": f"{KEY}\r\nX-Other: 1"}, checks.PROVIDER_NOT_READY),
+        ({"X-Key": f"{KEY}é"}, checks.PROVIDER_NOT_READY),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_named_without_their_values(
+    settings: Settings, headers: Any, id: str
+) -> None:
+    settings.IMAGES |= {"PROVIDER": "openai", "OPENAI_API_KEY": "sk-some-key", "OPENAI_DEFAULT_HEADERS": headers}
+    message = the_one()
+    assert message.id == id
+    assert "OPENAI_DEFAULT_HEADERS" in message.msg
+    assert KEY not in f"{message.msg} {message.hint}"
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,7 @@ Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 
 _DEFAULT_MAX_IMAGE_BYTES = 30 * 1024 * 1024
+_SHORTEST_SECRET = 6
 
 #: What an SDK raises over an answer that it cannot make sense of; JSON's, Unicode's and pydantic's own errors
 #: are ValueErrors. Before an answer the same classes mean a mistake on our side.
@@ -347,6 +348,19 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
         return str(self.options.get("api_key") or "").strip()
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be logged even if a server repeats it: the key, and whatever else is sent to be let in."""
+        return (self.api_key,)
+
+    @final
+    def masked(self, text: str) -> str:
+        """`text` without the provider's own secrets. Those of a few characters are ordinary words, and stay."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, "[secret]")
+        return text
+
+    @property
     def base_url(self) -> str:
         """The configured address without a trailing slash, or "" for the vendor's own."""
         return str(self.options.get("base_url") or "").strip().rstrip("/")
@@ -377,9 +391,9 @@ def _address_problem(url: str, *, query: bool) -> str:
         return "is not an address such as https://host/v1."
     if "@" in parts.netloc:
         return "contains a user name or a password. Remove it; only the key is sent."
-    if "#" in url or ("?" in url and not query):
-        return "contains a query or a fragment, which cannot be sent. Remove it."
-    return ""
+    if "#" in url:
+        return "contains a fragment (#), which cannot be sent. Remove it."
+    return "contains a query (?), which this provider does not send. Remove it." if "?" in url and not query else ""
 
 
 # --- reading an answer ------------------------------------------------------------------------------------------

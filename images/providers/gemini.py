@@ -186,8 +186,8 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         details = mappings(error.get("details"))
         refusal = Refusal(
             status=status,
-            code=str(error.get("status") or mapping(body).get("status") or ""),
-            message=message_of(body),
+            code=self.masked(str(error.get("status") or mapping(body).get("status") or "")),
+            message=self.masked(message_of(body)),
             request_id=call.request_id,
             retry_after=retry_after(call.headers) or _retry_delay(details),
         )

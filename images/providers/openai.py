@@ -39,6 +39,9 @@ _OWN_ADDRESS = "https://api.openai.com/v1"
 _GPT_IMAGE = re.compile(r"gpt-image-")
 _DEFAULT_QUALITY = "medium"
 
+#: A header's name and value (RFC 9110), as far as all servers accept them.
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x20-\x7e]*")
+
 #: Seconds by which the SDK's own timeout, which it announces in a header, lies behind the deadline.
 _BEHIND = 5.0
 
@@ -79,7 +82,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         headers = {
             **_without_ambient_headers(openai.omit),
             "Authorization": f"Bearer {self.api_key}",
-            **(self.options.get("default_headers") or {}),
+            **self._own_headers,
         }
         client = openai.OpenAI(
             api_key=self.api_key,
@@ -91,11 +94,39 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
             max_retries=0,
             default_headers=headers,
             # Azure's address ends in ?api-version=…
-            default_query={**dict(parse_qsl(address.query)), **(self.options.get("default_query") or {})},
+            default_query={**dict(parse_qsl(address.query, keep_blank_values=True)), **self._own_query},
             http_client=http_client,
         )
         _ = client.images  # Imported lazily by the SDK; at start-up is better than in the first request.
         return client
+
+    @property
+    def _own_headers(self) -> dict[str, str]:
+        # In the spelling of the SDK's own headers, which it would otherwise send as well.
+        headers = mapping(self.options.get("default_headers"))
+        return {str(name).title(): str(value) for name, value in headers.items()}
+
+    @property
+    def _own_query(self) -> Mapping[str, Any]:
+        return mapping(self.options.get("default_query"))
+
+    def check(self) -> list[str]:
+        """Sentences about what is missing, without any network."""
+        found = super().check()
+        for name in ("default_headers", "default_query"):
+            if not isinstance(self.options.get(name) or {}, Mapping):
+                found.append(f'OPTIONS["{name}"] is not a dictionary.')
+        if not all(_HEADER.fullmatch(f"{name}:{value}") for name, value in self._own_headers.items()):
+            found.append(
+                'OPENAI_DEFAULT_HEADERS (OPTIONS["default_headers"]) holds a name or a value that no header can have.'
+            )
+        return found
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The key, and the values of the headers and parameters that a gateway wants."""
+        sent = [*self._own_headers.values(), *map(str, self._own_query.values())]
+        return (self.api_key, *sent, *(value.rpartition(" ")[2] for value in sent))
 
     def build(self, request: ImageRequest) -> dict[str, Any]:
         """The arguments of `images.generate`; what is not needed is not sent."""
@@ -169,8 +200,8 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
             special = failures.ProviderModelUnavailable
         refusal = Refusal(
             status=status,
-            code=" ".join(sorted({str(word) for word in words if word})),
-            message=message,
+            code=self.masked(" ".join(sorted({str(word) for word in words if word}))),
+            message=self.masked(message),
             request_id=call.request_id,
             retry_after=retry_after(call.headers),
         )

@@ -492,6 +492,10 @@ def _candidates() -> Iterator[str]:
         return
     for backend in backends.values():
         yield from _hidden_values(backend.options)
+        for name in ("default_headers", "default_query"):  # whatever their names, they may let a caller in
+            sent = backend.options.get(name)
+            for value in map(str, sent.values()) if isinstance(sent, Mapping) else ():
+                yield from (value, value.rpartition(" ")[2])
 
 
 def _hidden_values(values: Any) -> Iterator[str]:

@@ -136,8 +136,10 @@ class TestSecrets:
     ) -> None:
         monkeypatch.setenv("SOME_API_TOKEN", "token-of-a-neighbour")
         monkeypatch.setitem(settings.DATABASES["default"], "PASSWORD", "pass-word-1")
+        configure(OPENAI_DEFAULT_HEADERS={"X-Tenant": "Token header-secret"})
         known = known_secrets()
-        for secret in (OPENAI_KEY, GEMINI_KEY, settings.SECRET_KEY, "token-of-a-neighbour", "pass-word-1"):
+        own = (OPENAI_KEY, GEMINI_KEY, settings.SECRET_KEY)
+        for secret in (*own, "token-of-a-neighbour", "pass-word-1", "header-secret"):
             finding = broken("Database", f"FATAL: {secret} is wrong", f"Look at {secret}")
             assert secret not in str(without_secrets(finding, known))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +111,12 @@ def _gemini_error(mode: str) -> Answer:
     if mode == "bad_key":
         message, details = "API key not valid.", [{"reason": "API_KEY_INVALID", "domain": "googleapis.com"}]
     return _json({"error": {"code": status, "message": message, "status": word, "details": details}}, status)
+
+
+def echo(headers: Mapping[str, str]) -> Answer:
+    """An error that repeats every header of the request, the key among them."""
+    said = " ".join(headers.values())
+    return _json({"error": {"message": said, "code": said, "status": said}}, 400)
 
 
 def error(wish: Wish, mode: str) -> Answer | None:

@@ -156,6 +156,10 @@ class ProviderServer:
                 return True
             deliver(sock, answer)
             return mode in KEEP_OPEN
+        if mode == "echo":
+            answer = answers.echo(request.headers)
+            sock.sendall(head(answer, f"Content-Length: {len(answer.body)}") + answer.body)
+            return True
         if deliver is None:
             sock.sendall(_rendered(mode, wish, self.redirect_to))
             return True

@@ -6,11 +6,14 @@ import threading
 from typing import Any
 
 import pytest
+from django.core.checks import run_checks
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_django import Settings
 
 from images import exceptions as failures
 from images.providers.openai import OpenAIProvider, size_for
+from images.services import generate_image
 from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import OPENAI_KEY, MakeProvider, request_for
 
@@ -72,6 +75,44 @@ def test_headers_and_query_parameters_of_a_gateway_are_sent(
     [request] = provider_server.requests
     assert request.path.endswith("?tenant=c")
     assert (request.headers["x-gateway"], request.headers["api-key"]) == ("a", "b")
+
+
+@pytest.mark.django_db
+def test_azure_works_by_the_environment_alone(
+    provider_server: ProviderServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.IMAGES = {"PROVIDER": "openai", "PUBLIC_URL": "https://pics.example"}
+    monkeypatch.setenv("OPENAI_API_KEY", OPENAI_KEY)
+    monkeypatch.setenv(
+        "OPENAI_BASE_URL", f"{provider_server.url}/openai/deployments/x?api-version=2025-04-01-preview"
+    )
+    monkeypatch.setenv("OPENAI_DEFAULT_HEADERS", "api-key: azure-secret-1; X-Tenant: press")
+    assert run_checks(tags=["images"]) == []
+    image = generate_image(content_item_id="1", title="A title")
+    [request] = provider_server.requests
+    assert image.status == "ready"
+    assert request.path == "/openai/deployments/x/images/generations?api-version=2025-04-01-preview"
+    assert (request.headers["api-key"], request.headers["x-tenant"]) == ("azure-secret-1", "press")
+
+
+def test_a_header_of_ones_own_replaces_the_one_of_the_same_name(
+    openai_provider: MakeProvider, provider_server: ProviderServer
+) -> None:
+    openai_provider(default_headers={"authorization": "Bearer other", "user-agent": "mine"}).generate(request_for())
+    [request] = provider_server.requests
+    assert (request.headers["authorization"], request.headers["user-agent"]) == ("Bearer other", "mine")
+
+
+def test_secrets_that_a_gateway_repeats_do_not_reach_the_log(
+    openai_provider: MakeProvider, provider_server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider_server.script("echo")
+    secrets = {"X-Gateway": "Token 0123456789abcdef", "api-key": "tell-nobody"}
+    with pytest.raises(failures.ProviderRefusedRequest):
+        openai_provider(api_key="plain-words-as-a-key", default_headers=secrets).generate(request_for())
+    [line] = [record.getMessage() for record in caplog.records if record.name == "images.providers"]
+    assert "[secret]" in line
+    assert not [secret for secret in ("0123456789", "tell-nobody", "plain-words") if secret in line]
 
 
 def test_stray_environment_variables_change_nothing(
