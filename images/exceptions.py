@@ -166,10 +166,12 @@ class ProviderError(ProviderFailure):
 
 
 class ProviderRefusedRequest(ProviderFailure):
-    """The provider rejected our request (400, 413, 422): our bug, or a model with rules of its own."""
+    """The provider rejected our request (400, 413, 422): its model has rules or limits of its own.
+
+    Nothing was billed, and the next provider may have other rules.
+    """
 
     code = "provider_error"
-    failover = False
     may_have_billed = False
     default_message = "The image provider rejected the request. The server's log says what it objected to."
 

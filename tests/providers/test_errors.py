@@ -142,7 +142,7 @@ def test_each_fault_becomes_its_exception_after_a_single_request(
     [
         (failures.ContentRejected, "content_rejected", False, False, False),
         (failures.ProviderError, "provider_error", False, True, True),
-        (failures.ProviderRefusedRequest, "provider_error", False, False, False),
+        (failures.ProviderRefusedRequest, "provider_error", False, True, False),
         (failures.ProviderUnreachable, "provider_unreachable", True, True, False),
         (failures.ProviderBadResponse, "provider_bad_response", False, True, True),
         (failures.ProviderNoImage, "provider_no_image", False, True, True),

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 from pytest_django.fixtures import Settings
 
-from images.exceptions import ContentRejected, ImagesError, ProviderFailure, ProviderTimeout
+from images.exceptions import (
+    ContentRejected,
+    ImagesError,
+    ProviderFailure,
+    ProviderRefusedRequest,
+    ProviderTimeout,
+)
 from images.models import GeneratedImage
 from images.providers import Deadline, ImageProvider
 from images.services import failover, generate_image
@@ -98,12 +104,41 @@ def test_a_refusal_of_the_content_is_never_taken_elsewhere(providers: Chain, mod
     assert providers.paid_calls() == (1, 0)
 
 
-def test_a_request_the_provider_did_not_understand_is_not_taken_elsewhere(providers: Chain) -> None:
-    providers.gemini.script("http_400")
-    with pytest.raises(ProviderFailure) as failure:
+@pytest.mark.parametrize("order", ["gemini,openai", "openai,gemini"])
+@pytest.mark.parametrize("mode", ["http_400", "http_413", "http_422", "detail", "error_plain"])
+def test_the_second_is_asked_if_the_first_did_not_accept_the_request(providers: Chain, order: str, mode: str) -> None:
+    first, second = order.split(",")
+    providers.configure(PROVIDER=order, FAILOVER_AFTER_BILLING=False)  # nothing was billed, so the switch is silent
+    getattr(providers, first).script(mode)
+    image = generate_image(**WANTED)
+    assert codes(image) == [(first, "provider_error"), (second, "ok")]
+    assert providers.paid_calls() == (1, 1)
+
+
+@pytest.mark.parametrize("provider", ["gemini", "openai"])
+def test_a_request_that_the_only_provider_did_not_accept_is_not_retryable(providers: Chain, provider: str) -> None:
+    providers.configure(PROVIDER=provider)
+    getattr(providers, provider).script("http_400")
+    with pytest.raises(ProviderRefusedRequest) as failure:
         generate_image(**WANTED)
-    assert failure.value.code == "provider_error"
-    assert providers.paid_calls() == (1, 0)
+    assert (failure.value.code, failure.value.retryable) == ("provider_error", False)
+    assert sum(providers.paid_calls()) == 1
+
+
+def test_a_request_that_no_provider_accepted_is_not_retryable(providers: Chain) -> None:
+    providers.gemini.script("http_400")
+    providers.openai.script("http_400")
+    with pytest.raises(ProviderRefusedRequest) as failure:
+        generate_image(**WANTED)
+    assert not failure.value.retryable
+    assert providers.paid_calls() == (1, 1)
+
+
+def test_a_refusal_of_the_content_by_the_second_ends_it_too(providers: Chain) -> None:
+    providers.gemini.script("http_400")
+    providers.openai.script("content_policy")
+    with pytest.raises(ContentRejected):
+        generate_image(**WANTED)
 
 
 @pytest.mark.parametrize("mode", ["hang", "hang_body", "drip_headers", "slow_drip"])
