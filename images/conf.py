@@ -21,7 +21,7 @@ T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Names of queues that need no dotted path.
-QUEUES = {"celery": "images.tasks.enqueue"}
+QUEUES = {"celery": "images.queues.celery.enqueue"}
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 

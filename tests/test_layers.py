@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"providers", "storage"},
     {"services"},
+    {"queues"},
     {"api", "admin", "management", "tasks", "media", "checks", "health", "metrics"},
     {"urls", "apps", "testing"},
 ]

@@ -1,6 +1,6 @@
 """The queue: handing a row over, taking it up once, waiting for it, and settling what a lost worker left.
 
-The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.tasks` has the one for Celery.
+The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.queues` has the known ones.
 
 A queue delivers at least once, and anything may be killed at any moment, so the row decides who makes the image: one
 conditional UPDATE takes it up and leaves the moment as its mark (`started_at`). The others do nothing.

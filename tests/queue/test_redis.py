@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -204,6 +205,20 @@ def test_a_pools_process_that_is_killed_ends_its_image_at_once(install: Install,
         installation.provider.release()
         installation.marker()
     assert installation.paid == 2  # with the marker
+
+
+def test_a_hosts_own_time_limits_do_not_end_a_generation(install: Install, redis: Redis) -> None:
+    """These options are what CELERY_TASK_SOFT_TIME_LIMIT and CELERY_TASK_TIME_LIMIT are in a settings module."""
+    installation = install(redis.url, CELERY_POOL="prefork")
+    installation.provider.hold()
+    limits = ("--soft-time-limit", "1", "--time-limit", "2")
+    with installation.web(), installation.worker("--concurrency", "1", *limits):
+        image_id = installation.queue()
+        installation.provider.wait_for(1, PATIENCE)
+        time.sleep(4)  # both limits are over
+        installation.provider.release()
+        assert installation.ended(image_id)["status"] == "ready"
+    assert installation.paid == 1
 
 
 def test_many_callers_many_workers_one_image_each(installation: Installation) -> None:

@@ -1,0 +1,124 @@
+"""The queue for Celery: `IMAGES["QUEUE"] = "celery"`. Only this module imports Celery.
+
+The task is named `images.generate_image` and goes to the host's default queue; `task_routes` may send it elsewhere.
+It is acknowledged when it is done, so that a worker that is killed loses nothing: who makes the image is decided by
+the row (`images.services.queue`), however often the task is delivered. No result backend is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from celery import Task, current_app, shared_task, signals
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from django.db import connections
+
+from ..conf import conf
+from ..exceptions import StorageError
+from ..logs import log_event
+from ..services.generation import run_generation
+from ..services.queue import worker_lost
+
+logger = logging.getLogger("images")
+
+TASK = "images.generate_image"
+#: Seconds after a generation's deadline when Celery interrupts the worker's process (the soft limit), and when it
+#: kills it. The deadline is kept without Celery's help.
+SOFT_GRACE, GRACE = 10, 20
+#: How publishing is repeated where the broker does not answer: about a second in all.
+RETRY_POLICY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
+
+
+class GenerationTask(Task):  # type: ignore[misc]
+    """Reads at the moment of use what Celery keeps as class attributes.
+
+    The limits are published with each task, so they hold in place of `CELERY_TASK_TIME_LIMIT` and
+    `CELERY_TASK_SOFT_TIME_LIMIT`: a host's limit for its own tasks may be shorter than a generation that is paid for.
+    """
+
+    @property
+    def soft_time_limit(self) -> float:
+        """Seconds after which Celery raises `SoftTimeLimitExceeded` in the task."""
+        return conf.deadline + SOFT_GRACE
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds after which Celery kills the task's process."""
+        return conf.deadline + GRACE
+
+    @property
+    def reject_on_worker_lost(self) -> bool:
+        """Whether the task goes back into the queue when its worker's process dies."""
+        return conf.retry_lost
+
+
+def _generate(task: Any, image_id: str, began: bool = False) -> None:
+    """Make the image of a row, if this is the delivery that may.
+
+    Args:
+        task: Celery's task.
+        image_id: The row.
+        began: Some worker had begun with it before.
+    """
+    delivery = task.request.delivery_info or {}
+    redelivered = began or bool(delivery.get("redelivered"))
+    try:
+        pause = run_generation(uuid.UUID(image_id), redelivered=redelivered)
+    except SoftTimeLimitExceeded:
+        worker_lost(uuid.UUID(image_id))  # if the run was interrupted before it could record how it ended
+        raise
+    if pause is not None:
+        raise task.retry(kwargs={"began": True}, countdown=pause, max_retries=None)
+
+
+generate_task: Any = shared_task(
+    _generate, bind=True, base=GenerationTask, name=TASK, acks_late=True, ignore_result=True
+)
+
+
+def enqueue(image_id: str) -> None:
+    """Put an image into the queue.
+
+    Args:
+        image_id: The row's primary key.
+
+    Raises:
+        Exception: kombu's or the broker client's own, where the broker did not take it.
+    """
+    generate_task.apply_async(args=[image_id], retry=True, retry_policy=RETRY_POLICY)
+
+
+def count_workers() -> int | None:
+    """How many workers answer within two seconds; `None` where the broker does not."""
+    try:
+        with current_app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            return len(current_app.control.ping(timeout=2, connection=connection))
+    except Exception as err:  # noqa: BLE001  (every broker's client has its own)
+        log_event(logger, logging.WARNING, "queue_failed", error=type(err).__name__)
+        return None
+
+
+def _after_failure(sender: Any = None, exception: Any = None, args: Any = (), **_: Any) -> None:
+    """Settle the row of a task whose process has died. It runs in the worker's main process, which survives."""
+    if getattr(sender, "name", "") != TASK or not isinstance(exception, (WorkerLostError, TimeLimitExceeded)):
+        return
+    try:
+        worker_lost(uuid.UUID(args[0]))
+    except StorageError as err:  # the row counts as failed once its deadline has passed; reconcile_images mends it
+        log_event(logger, logging.ERROR, "generation_unsettled", image=args[0], error=err.message)
+    finally:
+        _forget_connections()
+
+
+def _forget_connections() -> None:
+    """Close what the main process has opened: the processes that it forks later must not inherit it."""
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        if getattr(connection, "pool", None):
+            connection.close_pool()  # type: ignore[attr-defined]
+
+
+signals.task_failure.connect(_after_failure, weak=False)
