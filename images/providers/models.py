@@ -15,10 +15,10 @@ from fnmatch import fnmatchcase
 from .http import safe_id
 
 #: The day on which the sources below were last read.
-READ_ON = date(2026, 11, 23)
+READ_ON = date(2026, 11, 28)
 
 _OPENAI = "https://developers.openai.com/api/docs/deprecations"
-_OPENAI_SDK = "openai 3.54.0, openai/types/image_model.py"
+_OPENAI_SDK = "openai 3.57.0, openai/types/image_model.py"
 _GEMINI = "https://ai.google.dev/gemini-api/docs/deprecations"
 _GEMINI_LOG = "https://ai.google.dev/gemini-api/docs/changelog"
 _IMAGEN = "https://firebase.google.com/docs/ai-logic/imagen-models-migration"
@@ -164,7 +164,9 @@ DEPRECATIONS: tuple[Deprecation, ...] = (
     _gemini(date(2026, 1, 15), "gemini-2.5-flash-image-preview", "gemini-nano-banana-2.1", _GEMINI_LOG),
     _gemini(date(2026, 6, 25), "gemini-3-pro-image-preview", "gemini-3-pro-image"),
     _gemini(date(2026, 6, 25), "gemini-3.1-flash-image-preview", "gemini-nano-banana-2.1"),
+    # Google's own day. Third parties also name 2027-03-15.
     _gemini(date(2026, 10, 2), "gemini-2.5-flash-image", "gemini-nano-banana-2.1"),
-    # Deprecated on 2026-10-06 with "no shutdown date announced"; third parties report 2026-10-29.
+    # Deprecated on 2026-10-06 with "no shutdown date announced". Third parties reported 2026-10-29; one of them,
+    # LiteLLM, has taken the day out of its list again.
     _gemini(None, "gemini-3.1-flash-image", "gemini-nano-banana-2.1", _GEMINI_LOG),
 )

@@ -341,7 +341,8 @@ def size_doubt(model: str, size: str) -> str:
 # --- sizes ------------------------------------------------------------------------------------------------------
 # By the model's family and arithmetic, never by a list of models. The GPT image models from 2 on take any size whose
 # sides are multiples of 16; the 1.x models and chatgpt-image-latest only three literals, the DALL-E models their own
-# (openai/types/image_generate_params.py). An unknown name is taken for a new model of the current kind.
+# (openai/types/image_generate_params.py, which says so of 2 and 2.5; of 2.6, gateways that serve it say the same). An
+# unknown name is taken for a new model of the current kind.
 
 _STEP = 16
 
