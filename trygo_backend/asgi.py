@@ -1,4 +1,4 @@
-"""The project as an ASGI application, for hosts that run nothing else. Threads (`wsgi.py`) serve files faster."""
+"""The project as an ASGI application, for platforms that run nothing else. WSGI (`wsgi.py`) serves files faster."""
 
 from __future__ import annotations
 

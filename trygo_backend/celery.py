@@ -1,4 +1,4 @@
-"""The project's Celery app (`make worker`). It is imported only where there is a broker."""
+"""The project's Celery app (`make worker`). It is imported only if a broker is configured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app.autodiscover_tasks()
 
 
 def _serve_metrics(**_: Any) -> None:
-    """Workers have no web server of their own, so that Prometheus gets one (`METRICS_PORT`)."""
+    """Serve a worker's metrics to Prometheus (`METRICS_PORT`): workers have no web server."""
     from django.conf import settings
 
     from images.conf import conf

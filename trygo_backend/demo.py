@@ -1,7 +1,7 @@
-"""`make demo`: the production server with a first picture, on a machine where nothing has been configured.
+"""`make demo`: the production server with a first picture, on a machine that has not been configured.
 
-Everything it needs lies in a folder of its own, `.demo/`: database, files, secret key and the demo login never meet
-those of a real installation, whose environment variables are left aside for the same reason.
+The database, the files, the secret key and the demo's login are kept in a separate folder, `.demo/`, away from those
+of a real installation. For the same reason a real installation's environment variables are ignored.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ START_TIMEOUT, GENERATION_TIMEOUT = 120.0, 150.0
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message is a sentence for the person who started it."""
+    """The demo cannot continue; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo until Ctrl-C, or with `--exit` until the first picture has been fetched back.
 
     Args:
-        arguments: The command line, `sys.argv[1:]` when left out.
+        arguments: The command line; by default `sys.argv[1:]`.
 
     Returns:
         The exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m trygo_backend.demo", description=__doc__)
-    parser.add_argument("--exit", action="store_true", help="stop when the first picture has been fetched back")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where database, files and login are kept")
+    parser.add_argument("--exit", action="store_true", help="stop after fetching the first picture")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where the database, the files and the login are kept"
+    )
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -65,11 +67,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def run(folder: Path, *, stay: bool) -> None:
-    """Start the server, make and fetch a picture, say where everything is.
+    """Start the server, generate and fetch a picture, and print where everything is.
 
     Args:
-        folder: The demo's own; it is made where it is missing.
-        stay: Whether to go on until interrupted.
+        folder: The demo's folder; it is created if it is missing.
+        stay: Whether to keep running until interrupted.
 
     Raises:
         DemoFailed: Anything went wrong.
@@ -84,7 +86,7 @@ def run(folder: Path, *, stay: bool) -> None:
     server = subprocess.Popen(command, cwd=BASE_DIR, env=environment)  # noqa: S603
     try:
         with requests.Session() as http:
-            http.trust_env = False  # no proxy of this machine stands between it and itself
+            http.trust_env = False  # no proxy for requests to this machine itself
             _wait_until_healthy(http, base, server)
             account = prepare_account(environment, folder)
             image_url = _first_picture(http, base, account.token)
@@ -100,7 +102,7 @@ def _free_port(port: int) -> int:
     try:
         return reserve_port(HOST, port)
     except CannotServe:
-        _say(f"Port {port} is taken; another one is used.")
+        _say(f"Port {port} is in use, so another one is used.")
         return reserve_port(HOST, 0)
 
 
@@ -108,7 +110,7 @@ def _wait_until_healthy(http: requests.Session, base: str, server: subprocess.Po
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise DemoFailed("The server did not start; it says above why.")
+            raise DemoFailed("The server did not start. Its output above says why.")
         try:
             if http.get(f"{base}/health", timeout=1).ok:
                 return
@@ -145,11 +147,11 @@ def _json(answer: requests.Response) -> dict[str, Any]:
 
 
 def summary(base: str, image_url: str, account: Account, folder: Path) -> str:
-    """What to look at, and how to go on.
+    """What to look at, and what to try next.
 
     Args:
         base: The server's address.
-        image_url: The first picture's.
+        image_url: The first picture's address.
         account: The demo's login.
         folder: The demo's folder.
     """
@@ -170,7 +172,7 @@ Ctrl-C stops the server. Everything is kept in {folder}, which can be deleted.
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server, politely first."""
+    """Stop the server: ask first, then kill it."""
     server.terminate()
     try:
         server.wait(timeout=10)

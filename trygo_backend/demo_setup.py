@@ -1,4 +1,4 @@
-"""What `demo.py` needs before a first picture: an environment of its own, and a login."""
+"""What `demo.py` needs before the first picture: a separate environment, and a login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 USER = "demo"
 
-#: A real installation's settings, which a demo leaves aside. Providers' settings are kept.
+#: A real installation's settings, which the demo ignores. Providers' settings are kept.
 FOREIGN = {
     "ACCESS_LOG",
     "ALLOWED_HOSTS",
@@ -45,8 +45,8 @@ def demo_environment(outer: Mapping[str, str], *, folder: Path, base: str) -> di
     """The environment of the demo's server: that of the caller, with the demo's own database, files and key.
 
     Args:
-        outer: The caller's environment. Its provider settings count; where it has a provider's key, that provider
-            generates (`IMAGE_PROVIDER` may choose another), else the offline placeholder.
+        outer: The caller's environment. Its provider settings apply: a provider whose key it holds generates the
+            images (`IMAGE_PROVIDER` chooses among several), or the offline placeholder if it holds none.
         folder: The demo's folder.
         base: The server's address.
     """
@@ -80,10 +80,10 @@ def _kept_secret(path: Path) -> str:
 
 
 def prepare_account(environment: Mapping[str, str], folder: Path) -> Account:
-    """The demo's superuser and its token, made or brought back into order.
+    """Create the demo's superuser and its token, or reset them.
 
     Args:
-        environment: The server's; this process takes it over. The server has migrated the database already.
+        environment: The server's, which this process adopts. The server has already migrated the database.
         folder: The demo's folder.
     """
     os.environ.clear()

@@ -1,8 +1,8 @@
 """Environment variables, read into typed values.
 
-Everything here is a pure function of what is passed in, so that tests need no process of their own. A value that
-cannot work raises `ImproperlyConfigured` with one sentence that names the variable and says what to type. It never
-repeats the value, which may be a secret or hold one.
+Everything here is a pure function of its arguments, so tests need no separate process. A value that cannot be used
+raises `ImproperlyConfigured` with one sentence that names the variable and says what to type. It never repeats the
+value, which may be or contain a secret.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Environment:
-    """Typed reads of environment variables. One that is set to nothing, or to white space, counts as unset.
+    """Typed reads of environment variables. An empty or blank one counts as unset.
 
-    django-environ's own readers do not fit (as of 0.14): they take a value that begins with `$` for the name of
-    another variable, and a random SECRET_KEY may begin so; every word they do not know is `False`; and their errors
-    repeat the value.
+    django-environ's own readers do not fit (as of 0.14). They take a value that begins with `$`, as a random
+    SECRET_KEY may, for the name of another variable; every word they do not know is `False`; and their errors repeat
+    the value.
 
     Args:
         values: The variables, usually `os.environ`.
@@ -44,7 +44,7 @@ class Environment:
         """True for 1, true, yes and on, false for 0, false, no and off, in any case.
 
         Raises:
-            ImproperlyConfigured: It is another word.
+            ImproperlyConfigured: It is any other word.
         """
         try:
             return flag(self.text(name) or default)
@@ -113,7 +113,7 @@ def public_origin(environment: Environment) -> Origin | None:
     """The origin of `PUBLIC_URL`, if it is set. A path, which front-end build tools keep there, is ignored.
 
     Raises:
-        ImproperlyConfigured: It is no address of the web.
+        ImproperlyConfigured: It is not an http or https address.
     """
     value = environment.text("PUBLIC_URL")
     return None if not value or value.startswith(("/", ".")) else parse_origin("PUBLIC_URL", value)
@@ -173,7 +173,7 @@ def database(url: str, *, base_dir: Path, pool_size: int) -> dict[str, Any]:
             config: dict[str, Any] = dict(Env.db_url_config(url))
     except (ValueError, KeyError, TypeError, AttributeError):
         config = {}
-    # Not chained to the cause, whose message repeats a part of the URL, usually of the password.
+    # No `from err`: the original message repeats a part of the URL, usually of the password.
     if "://" not in url or "." not in config.get("ENGINE", ""):
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be understood. Write postgres://user:password@host:5432/name (special characters in "
@@ -194,10 +194,10 @@ def _sqlite(config: dict[str, Any], *, url: str, base_dir: Path) -> dict[str, An
             "sqlite:///db.sqlite3 for one beside manage.py."
         )
     config["NAME"] = str(base_dir / config["NAME"])
-    # Opening a connection costs more than a generation's queries, and a thread's own takes a quarter of a megabyte.
+    # Opening a connection costs more than a generation's queries; keeping one takes a quarter of a megabyte a thread.
     config.setdefault("CONN_MAX_AGE", 600)
-    # Readers and one writer at a time work side by side in WAL mode; IMMEDIATE makes a writer queue up at the start
-    # of its transaction, where waiting works, instead of failing in the middle of it.
+    # In WAL mode readers and one writer work at the same time. IMMEDIATE makes a writer wait at the start of its
+    # transaction, where SQLite can wait, instead of failing in the middle of it.
     defaults = {
         "timeout": 30,
         "transaction_mode": "IMMEDIATE",
@@ -209,9 +209,9 @@ def _sqlite(config: dict[str, Any], *, url: str, base_dir: Path) -> dict[str, An
 
 def _postgresql(config: dict[str, Any], pool_size: int) -> dict[str, Any]:
     config["OPTIONS"].setdefault("connect_timeout", 10)
-    config["CONN_HEALTH_CHECKS"] = True  # a restarted database costs no request
+    config["CONN_HEALTH_CHECKS"] = True  # no request fails because the database was restarted
     if pool_size and not config.get("CONN_MAX_AGE"):  # Django refuses both together
-        # Many threads share few connections: hundreds may wait for a provider, and hold none meanwhile.
+        # Many threads share few connections: while hundreds wait for a provider, they hold none.
         config["OPTIONS"]["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": 30}
         config["CONN_MAX_AGE"] = 0
     return config

@@ -1,7 +1,7 @@
-"""`/health` and `/health/ready`, before every other middleware.
+"""`/health` and `/health/ready`, answered before every other middleware.
 
-A platform's probe speaks plain http and names any host it likes, so neither the redirect to https nor ALLOWED_HOSTS
-may get in its way.
+Platforms' probes use plain http and any host name, so neither the redirect to https nor ALLOWED_HOSTS may reject
+them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from images.services.probes import PROBES, Finding, Level, broken, run_probes
 
 logger = logging.getLogger("trygo_backend.health")
 
-#: The probes without which no image can be made or served.
+#: Images can be generated and served only if these probes succeed.
 NECESSARY = ("database", "storage")
-#: Seconds for which the answers of the probes are shared.
+#: Seconds for which the results of the probes are shared.
 KEEP = 1.0
 #: Seconds to wait for the probes; a probe that has not answered by then counts as broken.
 PATIENCE = 5.0
@@ -56,8 +56,8 @@ class HealthMiddleware:
 def readiness() -> HttpResponse:
     """200 if the database and the storage can be used, otherwise 503 with the reasons.
 
-    A queue without workers is reported (`degraded`), but is no reason for a 503: a load balancer would take every web
-    process out of service, and with them the pictures that are there.
+    A queue without workers is reported as `degraded` but does not cause a 503: a load balancer would take every web
+    process out of service, and existing pictures could no longer be fetched.
     """
     findings = probe_results()
     checks = {name: public_sentence(findings[name]) for name in NECESSARY}
@@ -69,7 +69,7 @@ def readiness() -> HttpResponse:
 
 
 def public_sentence(finding: Finding) -> str:
-    """`ok`, or a sentence about what is wrong that names no host and no path."""
+    """`ok`, or a sentence about the problem without host names and paths."""
     return "ok" if finding.level == Level.FINE else finding.public or finding.sentence
 
 
@@ -77,7 +77,7 @@ def public_sentence(finding: Finding) -> str:
 
 
 class _Round:
-    """One run of all probes. The thread that begins it runs it; the others wait for its results."""
+    """One run of all probes. The thread that creates it runs it; other threads wait for its results."""
 
     def __init__(self) -> None:
         self.begun = time.monotonic()
@@ -91,7 +91,7 @@ class _Round:
         return not self.done.is_set() or time.monotonic() - self.ended < KEEP
 
     def run(self) -> None:
-        """Run the probes in this thread, and log what keeps this process from working."""
+        """Run the probes in this thread, and log those that show that the process cannot work."""
         try:
             for name in PROBES:
                 self.results = {**self.results, **run_probes(name)}  # never changed while another thread reads it
@@ -103,7 +103,7 @@ class _Round:
                 log_event(logger, logging.WARNING, "health_check_failed", check=name, error=finding.sentence)
 
     def wait(self) -> dict[str, Finding]:
-        """The results, after at most `PATIENCE` seconds from the beginning."""
+        """The results, at the latest `PATIENCE` seconds after the start."""
         self.done.wait(max(0.0, self.begun + PATIENCE - time.monotonic()))
         late = (broken(name.capitalize(), "It did not answer in time.", "Look for what hangs.") for name in PROBES)
         return {**dict(zip(PROBES, late, strict=True)), **self.results}
@@ -116,9 +116,9 @@ _latest: _Round | None = None
 def probe_results() -> dict[str, Finding]:
     """What the probes of `images.services.probes` find, by name.
 
-    A process runs them in one thread at a time, and all who ask meanwhile or within `KEEP` seconds share the results:
-    anyone may ask, and every round opens database connections of its own. A thread waits at most `PATIENCE` seconds
-    for another one's round.
+    A process runs them in one thread at a time. Requests that arrive meanwhile, or within `KEEP` seconds, share the
+    results, because anyone may send them and every round opens database connections of its own. A thread waits at
+    most `PATIENCE` seconds for another thread's round.
     """
     global _latest
     with _lock:

@@ -1,8 +1,8 @@
-"""Logging in, at the admin and at the browsable API: guessing is limited, and hashing leaves the server its threads.
+"""Logging in to the admin and the browsable API: password guessing is limited, and so is hashing.
 
-django-axes counts what failed in the database, so that every process and machine knows. This module says whose
-failures count together, and keeps passwords from being hashed many at a time: each takes a third of a second of CPU.
-Callers with a token never come here.
+django-axes counts failures in the database, which all processes and machines share. This module decides which
+failures count together, and limits how many passwords are hashed at once: each takes a third of a second of CPU.
+Callers with a token do not log in.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from django.utils.translation import gettext_noop
 
 from .pages import error_page
 
-#: How many failures of an address, whatever the accounts, weigh as much as one for an account from that address: an
-#: office behind one address is not locked out by a colleague's typing errors.
+#: How many failures from an address, for any accounts, count as much as one for a single account from it. So an
+#: office behind one address is not locked out by one colleague's typing errors.
 ADDRESS_WEIGHT = 10
-#: Log-ins that wait while a process hashes another's password, and for how many seconds at the most.
+#: How many log-ins may wait while a process hashes another password, and for how many seconds.
 WAITING, PATIENCE = 4, 5
 
 #: Some proxies add the caller's port: `192.0.2.1:4711`, `[2001:db8::1]:4711`.
@@ -40,9 +40,9 @@ _hashing = threading.Lock()
 
 
 class LoginBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]
-    """Django's users and passwords, checked one at a time in each process, if axes has no objection.
+    """Checks Django's users and passwords, one at a time in each process, unless axes has locked the caller out.
 
-    A wrong password ends the search: no other backend hashes it again.
+    After a wrong password no other backend is asked, so it is not hashed again.
     """
 
     def authenticate(
@@ -53,7 +53,7 @@ class LoginBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]
         Raises:
             PermissionDenied: It is wrong, the account is locked for this address, or the server is busy.
         """
-        with _turn(request):  # axes is asked within, so that those who waited are counted
+        with _turn(request):  # axes is asked inside, so that it counts callers that had to wait
             AxesStandaloneBackend.authenticate(self, request, username=username, password=password, **kwargs)
             user = ModelBackend.authenticate(self, request, username=username, password=password, **kwargs)
         if user is None:
@@ -63,7 +63,7 @@ class LoginBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]
 
 @contextmanager
 def _turn(request: HttpRequest | None) -> Iterator[None]:
-    """This process hashes for one caller at a time, and few others wait for their turn."""
+    """Let one caller at a time hash a password in this process, and a few others wait."""
     if not _waiting.acquire(blocking=False):
         raise _busy(request)
     try:
@@ -78,15 +78,15 @@ def _turn(request: HttpRequest | None) -> Iterator[None]:
 
 
 def _busy(request: HttpRequest | None) -> PermissionDenied:
-    # axes then counts no failure, and its middleware has `refusal` answer.
+    # With these set, axes counts no failure, and its middleware calls `refusal` for the response.
     vars(request or HttpRequest()).update(axes_locked_out=True, login_busy=True)
     return PermissionDenied("too many log-ins at once")
 
 
 class LoginHandler(AxesDatabaseHandler):  # type: ignore[misc]
-    """Counts by account and address together, and by address. `AXES_LOCKOUT_PARAMETERS` has the two in this order.
+    """Counts failures by account and address together, and by address, in the order of `AXES_LOCKOUT_PARAMETERS`.
 
-    Not by account alone: everyone could lock everyone out, from anywhere and for ever.
+    It does not count by account alone: then anyone could lock anyone else out, from anywhere and for ever.
     """
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
@@ -98,22 +98,22 @@ class LoginHandler(AxesDatabaseHandler):  # type: ignore[misc]
     def user_login_failed(
         self, sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any
     ) -> None:
-        """Count a failure. A log-in that was refused untried does not count, and writes nothing."""
+        """Count a failure. A log-in that was refused without being tried is not counted or written."""
         if not getattr(request, "axes_locked_out", False):
             super().user_login_failed(sender, credentials, request, **kwargs)
 
     def reset_user_attempts(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
-        """Forget the failures of an account that has logged in; an address keeps those for other accounts."""
+        """Forget the failures of an account that has logged in, but not the address's failures for other accounts."""
         account, _ = self.filter_user_attempts(request, credentials)
         deleted: int = account.delete()[0]
         return deleted
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Whose attempts count together (`AXES_CLIENT_IP_CALLABLE`): an IPv4 address or an IPv6 network of 64 bits.
+    """The address under which attempts are counted (`AXES_CLIENT_IP_CALLABLE`): IPv4, or an IPv6 network of 64 bits.
 
-    It is the socket's address. Behind a proxy that is trusted (`TRUST_PROXY_HEADERS`) it is the last one in
-    `X-Forwarded-For`, which that proxy has written; those before it are the caller's own words.
+    It is the socket's address. Behind a trusted proxy (`TRUST_PROXY_HEADERS`) it is the last address in
+    `X-Forwarded-For`, which that proxy has written; the caller may have invented those before it.
     """
     address = request.META.get("REMOTE_ADDR", "")
     if settings.TRUST_PROXY_HEADERS:
@@ -132,7 +132,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 
 def refusal(request: HttpRequest, response: HttpResponse, credentials: Any) -> HttpResponse:
-    """What a log-in that was not tried is told (`AXES_LOCKOUT_CALLABLE`)."""
+    """The response to a log-in that was not tried (`AXES_LOCKOUT_CALLABLE`)."""
     if getattr(request, "login_busy", False):
         sentence = gettext_noop("Too many people are logging in at the moment. Try again in a few seconds.")
         return error_page(503, sentence, retry_after=PATIENCE)

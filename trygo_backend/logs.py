@@ -10,9 +10,9 @@ _ESCAPES |= {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 class OneLineFormatter(logging.Formatter):
-    """One line for each record: a path or a title that contains line breaks cannot forge a second record.
+    """Writes each record on one line, so that line breaks in a path or a title cannot forge a second record.
 
-    Only a traceback follows on lines of its own.
+    Only a traceback adds further lines.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:

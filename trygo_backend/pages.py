@@ -1,6 +1,6 @@
-"""The project's own pages: the front page, errors that no view has answered, and the language of both.
+"""The project's own pages: the front page, error pages, and the language of both.
 
-Under `/api/` an error is the contract's body, in English; elsewhere it is a small page in the reader's language.
+Under `/api/` an error has the contract's body, in English; elsewhere it is a small page in the reader's language.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .health import probe_results
 
 #: The pages that the front page links to, and the names of their URLs.
 PAGES = {"api": "images:image-list", "docs": "docs", "schema": "schema", "admin": "admin:index"}
-#: The addresses that a middleware answers, which have no names.
+#: Addresses that a middleware answers, so they have no names.
 HEALTH = {"health": "health", "ready": "health/ready"}
-#: What the front page says if a probe fails. The page is public: no host, no path and no provider is named.
+#: What the front page says if a probe fails. The page is public, so these name no host, path or provider.
 PROBLEMS = {
     "database": gettext_noop("The database does not answer, or has not been migrated."),
     "storage": gettext_noop("Images cannot be stored."),
@@ -40,7 +40,7 @@ PROBLEMS = {
 @require_safe
 @never_cache
 def home(request: HttpRequest) -> HttpResponse:
-    """What this is, whether it works, and links to the rest: a page, or JSON for clients that prefer it."""
+    """What this server is, whether it works, and links: a page, or JSON for clients that prefer it."""
     paths = {name: reverse(view) for name, view in PAGES.items()}
     paths |= {name: get_script_prefix() + path for name, path in HEALTH.items()}
     links = {name: absolute_url(path, request) for name, path in paths.items()}
@@ -55,7 +55,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's `handler400`: a request that no view should see, for example one for another server's host name."""
+    """Django's `handler400`, for example for a request with an unknown host name."""
     if isinstance(exception, DisallowedHost):
         sentence = gettext_noop(
             "This server does not answer to that host name. Its operator can add it to ALLOWED_HOSTS."
@@ -103,7 +103,7 @@ def error_page(status: int, sentence: str, *, retry_after: int | None = None) ->
         retry_after: Seconds after which to try again, if that helps.
     """
     headers = {"Cache-Control": "no-store"} | ({} if retry_after is None else {"Retry-After": str(retry_after)})
-    # Rendered without the request: its context processors would ask for the user, which may be what just failed.
+    # Rendered without the request: its context processors would load the user, which may be what just failed.
     page = render_to_string("trygo_backend/error.html", {"status": status, "sentence": _(sentence)})
     return HttpResponse(page, status=status, headers=headers)
 
@@ -114,8 +114,8 @@ def error_page(status: int, sentence: str, *, retry_after: int | None = None) ->
 class LanguageMiddleware(LocaleMiddleware):
     """Django's choice by cookie and `Accept-Language`, for pages only.
 
-    What programs read is English. And pictures are the same in every language: `Vary: Accept-Language` would make
-    caches keep each of them several times.
+    What programs read is English. Pictures are the same in every language, and `Vary: Accept-Language` would make
+    caches store each of them several times.
     """
 
     def process_request(self, request: HttpRequest) -> None:
@@ -126,7 +126,7 @@ class LanguageMiddleware(LocaleMiddleware):
             translation.activate(settings.LANGUAGE_CODE)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Say which language was chosen, if there was a choice."""
+        """Add the language headers to pages."""
         return super().process_response(request, response) if is_page(request) else response
 
 

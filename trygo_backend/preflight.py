@@ -1,4 +1,4 @@
-"""What `server.py` does before it starts: configuration, media folder, socket, database, limits."""
+"""What `server.py` checks and prepares before it starts: configuration, media folder, port, database, limits."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ OPEN_FILES = 65_536
 
 
 class CannotServe(Exception):
-    """The server cannot start; the message is the sentence for the operator."""
+    """The server cannot start; the message tells the operator why."""
 
 
 def check_configuration() -> None:
-    """Run Django's system checks: warnings are printed, errors end the start.
+    """Run Django's system checks: print warnings, and raise errors.
 
     Raises:
-        CannotServe: With every error, each a sentence with its hint.
+        CannotServe: With a sentence and a hint for every error.
     """
     from images.checks import MEDIA_ROOT_UNWRITABLE  # not before the apps are loaded
 
-    # The media folder may not have been made yet; `make_media_root` looks at it afterwards, with the storage's probe.
+    # The media folder may not exist yet; `make_media_root` creates it and runs the storage's probe.
     later = {MEDIA_ROOT_UNWRITABLE}
     messages = [found for found in checks.run_checks() if found.id not in later and not found.is_silenced()]
     errors = [_sentence(message) for message in messages if message.level >= checks.ERROR]
@@ -40,13 +40,13 @@ def check_configuration() -> None:
 
 
 def make_media_root() -> None:
-    """Make the media folder if it is missing, but not the folder above it, and warn if nothing can be stored there.
+    """Create the media folder if it is missing, but not its parent, and warn if nothing can be stored there.
 
-    A missing parent is usually a volume that is not mounted or a typing mistake, and images written beneath it would
-    be gone with the next start.
+    A missing parent usually means that a volume is not mounted or that the path is misspelt; images written there
+    would be lost at the next start.
 
     Raises:
-        CannotServe: The folder cannot be made.
+        CannotServe: The folder cannot be created.
     """
     folder = Path(settings.MEDIA_ROOT)
     try:
@@ -54,7 +54,7 @@ def make_media_root() -> None:
     except FileNotFoundError as err:
         raise CannotServe(
             f"The folder {folder.parent}, in which images are to be stored, does not exist. Mount or create it, or "
-            "set STORAGE_ROOT to another one."
+            "set STORAGE_ROOT to another folder."
         ) from err
     except OSError as err:
         reason = (err.strerror or type(err).__name__).lower()
@@ -67,10 +67,11 @@ def make_media_root() -> None:
 
 
 def reserve_port(host: str, port: int) -> int:
-    """Make sure that the server can listen there, and keep the port until it does.
+    """Make sure that the server can listen on a port, and keep the port until it does.
 
-    Several processes share a port on Linux without noticing (SO_REUSEPORT), so this asks for it alone first. The
-    socket that keeps it does not listen, gets no connections, and stays open for as long as this process.
+    On Linux several processes can share a port without noticing (SO_REUSEPORT), so this first binds it exclusively.
+    The socket that then keeps the port does not listen and receives no connections; it stays open as long as the
+    process.
 
     Args:
         host: The address to listen on.
@@ -80,7 +81,7 @@ def reserve_port(host: str, port: int) -> int:
         The port.
 
     Raises:
-        CannotServe: Another server listens there, or the address is not this machine's.
+        CannotServe: Another server uses the port, or the address does not belong to this machine.
     """
     with _bound(host, port) as alone:
         port = alone.getsockname()[1]
@@ -102,20 +103,20 @@ def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
         bound.close()
         reason = (err.strerror or type(err).__name__).lower()
         raise CannotServe(
-            f"It cannot listen on port {port} of {host}: {reason}. Set PORT (or BIND_ADDRESS) to another one."
+            f"It cannot listen on port {port} of {host}: {reason}. Set PORT (or BIND_ADDRESS) to another value."
         ) from err
     return bound
 
 
 def prepare_database(*, migrate: bool) -> None:
-    """Bring the tables up to date, or only say that they are not.
+    """Apply pending migrations, or only warn that there are some.
 
     Raises:
         CannotServe: The database does not answer, or a migration failed.
     """
     from images.services.probes import database_error, pending_migrations
 
-    # Without the pool, which would try for half a minute before it says that there is no database.
+    # Without the pool, which would retry for half a minute before it reports that there is no database.
     connection.settings_dict["OPTIONS"].pop("pool", None)
     try:
         pending = len(pending_migrations(DEFAULT_DB_ALIAS))
@@ -131,7 +132,7 @@ def prepare_database(*, migrate: bool) -> None:
 
 
 def raise_open_files_limit() -> None:
-    """Allow this process, and the server that it becomes, as many open files as it may have, up to `OPEN_FILES`."""
+    """Raise the limit on open files for this process and the server it becomes, up to `OPEN_FILES`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

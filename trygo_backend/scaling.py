@@ -9,37 +9,38 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .environment import Environment
 
-#: Seconds for which an address that was signed for one request of a picture is good.
+#: Seconds for which the signed address of a picture is valid.
 SIGNATURE_SECONDS = 300
 
 
 def celery_transport(url: str, deadline: str) -> dict[str, Any]:
-    """Celery's `broker_transport_options`: publishing gives up soon, and what a dead worker held comes back.
+    """Celery's `broker_transport_options`: publishing fails fast, and a dead worker's tasks are delivered again.
 
     Args:
-        url: The broker's.
-        deadline: Of a generation, in seconds, as the environment has it; the app's own check says where it is none.
+        url: The broker's URL.
+        deadline: A generation's deadline in seconds, as text from the environment; if it is not a number, the app's
+            own check reports it.
     """
     options: dict[str, Any] = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
     if not url.startswith("redis"):
-        return {**options, "confirm_publish": True}  # published is what the broker has, not what was sent
+        return {**options, "confirm_publish": True}  # a task counts as published once the broker has it
     try:
         seconds = float(deadline)
     except ValueError:
         seconds = 90.0
-    # Longer than the longest that a worker may rightly hold a task: a run, and the pause before a second look.
+    # Longer than a live worker may hold a task: a run, and the pause before it is checked again.
     visibility = int(2 * seconds + 120)
     return {
         **options,
         "visibility_timeout": visibility,
-        "unacked_restore_throttle": 1,  # look for what has become visible every 10 s, not every 100
+        "unacked_restore_throttle": 1,  # look for tasks to deliver again every 10 s, not every 100
         "socket_connect_timeout": 3,
         "socket_timeout": 5,
     }
 
 
 def need_celery() -> None:
-    """Say what to install where a broker is configured.
+    """Say what to install if a broker is configured without Celery.
 
     Raises:
         ImproperlyConfigured: Celery is not installed.
@@ -49,12 +50,12 @@ def need_celery() -> None:
 
 
 def file_storage(environment: Environment) -> dict[str, Any]:
-    """Django's `STORAGES["default"]`: a folder (`STORAGE_ROOT`), or a bucket where `S3_BUCKET` names one.
+    """Django's `STORAGES["default"]`: a folder (`STORAGE_ROOT`), or the bucket that `S3_BUCKET` names.
 
-    Keys are read by the client itself: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or the machine's role.
+    The S3 client itself reads the keys: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or the machine's role.
 
     Raises:
-        ImproperlyConfigured: The package for it is not installed.
+        ImproperlyConfigured: The packages for S3 are not installed.
     """
     bucket = environment.text("S3_BUCKET")
     if not bucket:
@@ -71,7 +72,7 @@ def file_storage(environment: Environment) -> dict[str, Any]:
         "querystring_auth": True,
         "querystring_expire": SIGNATURE_SECONDS,
         "object_parameters": {"CacheControl": "no-cache"},
-        # A storage that hangs must not hang a request for minutes, as the client's own defaults would let it.
+        # The client's default timeouts would let an unresponsive storage block a request for minutes.
         "client_config": Config(
             signature_version="s3v4",
             connect_timeout=5,

@@ -1,12 +1,12 @@
 """The production server: granian, configured by the environment alone (`make serve`).
 
-granian reads requests' heads in threads of its own, so that callers who are slow or silent hold none of ours. What it
-leaves open is closed in each worker, by `worker_application`: few threads wait for the rest of a request at a time, a
-caller who does not read is cut off, and what a stop could not finish is marked.
+granian reads the heads of requests in threads of its own, so slow or silent callers hold none of ours. Each worker
+adds what granian lacks (`worker_application`): only a few threads at a time wait for the rest of a request, a caller
+that does not read its response is disconnected, and generations that a shutdown interrupts are marked as failed.
 
-The process looks first whether it can work at all and says in one sentence what stands in the way. Then it replaces
-itself (`exec`) by one that imports nothing of the project, starts the workers and looks after them. Each worker
-imports the project by itself, so that a reload (SIGHUP) takes up new code.
+The process first checks whether it can work at all and, if not, says in one sentence what is wrong. Then it replaces
+itself (`exec`) with a process that imports nothing of the project, starts the workers and supervises them. Each
+worker imports the project itself, so a reload (SIGHUP) runs new code.
 """
 
 from __future__ import annotations
@@ -33,25 +33,27 @@ from typing import Any, NoReturn
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-#: Seconds that a connection may take for a request's head, or stay idle between two requests. Longer than callers and
-#: proxies usually keep an idle connection, so that they close it first.
+#: Seconds that a connection may take to send a request's head, or stay idle between two requests. Callers and proxies
+#: usually close idle connections sooner.
 HEAD_SECONDS = 20
-#: How many threads may wait for the rest of strangers' requests at a time, and how long others wait for a place.
-STRANGERS_PLACES, PLACE_SECONDS = 12, 1.0
-#: Seconds after which a caller that takes nothing of an answer is cut off.
+#: How many threads may wait at once for the bodies of requests outside the API, and how long another waits for its
+#: turn.
+MAX_WAITING_BODIES, BODY_WAIT_SECONDS = 12, 1.0
+#: Seconds after which a caller that reads nothing of its response is disconnected.
 UNREAD_SECONDS = 4
-#: Seconds before the end of a graceful stop at which a worker marks what it could not finish.
-STOP_MARGIN = 5
+#: A worker marks its unfinished generations this many seconds before the end of a graceful shutdown.
+SHUTDOWN_MARGIN = 5
 #: Connections in a worker beyond its threads: idle, or still sending their request.
 SPARE_CONNECTIONS = 8000
 #: Open files a process has besides its connections: libraries, the database, listening sockets.
 OTHER_FILES = 200
 BACKLOG = 2048
-#: Seconds that a new worker has for its start at a reload, before its predecessor takes no more connections.
+#: Seconds that a new worker has to start during a reload before the old one stops accepting connections.
 RELOAD_SECONDS = 10.0
-#: Seconds after which a thread that waits for Python's interpreter lock has it taken from the one that runs. With the
-#: usual 0.005, hundreds of threads wake up two hundred times a second each, only to wait on: 15 % of the CPU time of
-#: 500 simultaneous generations (measured). A thread that reads, writes or waits gives the lock away at once anyway.
+#: Seconds after which a thread that waits for Python's interpreter lock requests it from the thread that runs. With
+#: the default of 0.005, each of hundreds of threads wakes up 200 times a second only to wait again: 15 % of the CPU
+#: time of 500 simultaneous generations (measured). A thread that reads, writes or waits releases the lock at once
+#: anyway.
 SWITCH_INTERVAL = 0.05
 
 Environ = dict[str, Any]
@@ -62,17 +64,17 @@ logger = logging.getLogger("trygo_backend.server")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the server is to do, once everything has been looked at.
+    """How the server is to run, decided before it starts.
 
     Attributes:
         host: The address to listen on.
         port: The port.
         workers: How many processes.
-        concurrency: The most generations at once in each.
-        spare_threads: Of each, beyond those.
-        grace: Seconds that a stop waits for what is under way.
+        concurrency: The most generations at once in each process.
+        spare_threads: Further threads in each process.
+        grace: Seconds that a shutdown waits for requests under way.
         access_log: Whether each request is a line on standard output.
-        metrics_folder: A folder of this server's own, to be removed in the end, or "".
+        metrics_folder: A folder of this server's own, removed when it ends, or "".
     """
 
     host: str
@@ -89,10 +91,10 @@ class Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prepare, and become the server.
+    """Prepare, then run the server in place of this process.
 
     Args:
-        arguments: The command line, `sys.argv[1:]` when left out.
+        arguments: The command line; by default `sys.argv[1:]`.
     """
     options = _parse(arguments)
     if options.plan:
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     os.chdir(BASE_DIR)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "trygo_backend.settings")
-    _become_the_server(migrate=options.migrate)
+    _exec_server(migrate=options.migrate)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -115,7 +117,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _become_the_server(*, migrate: bool) -> NoReturn:
+def _exec_server(*, migrate: bool) -> NoReturn:
     from django.core.exceptions import ImproperlyConfigured
 
     from . import preflight
@@ -125,19 +127,19 @@ def _become_the_server(*, migrate: bool) -> NoReturn:
         plan = prepare(Environment(os.environ), migrate=migrate)
     except (preflight.CannotServe, ImproperlyConfigured) as err:
         sys.exit(f"The server cannot start. {err}")
-    # The C library would make up to sixteen heaps for the threads, and what lies free in one is of no use to the
-    # others: with two, a hundred megabytes less at 1,000 generations, and no slower (measured).
+    # By default the C library makes up to sixteen heaps for the threads, and memory freed in one is of no use to the
+    # others. Two heaps save a hundred megabytes at 1,000 generations and are no slower (measured).
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = [sys.executable, "-m", "trygo_backend.server", "--plan", json.dumps(asdict(plan))]
     os.execv(sys.executable, command)  # noqa: S606
 
 
 def prepare(environment: Any, *, migrate: bool = True) -> Plan:
-    """Everything that comes before the server's own work.
+    """Do everything that has to be done before the server starts.
 
     Args:
-        environment: The process's (`trygo_backend.environment.Environment`).
-        migrate: Whether to bring the database's tables up to date; `MIGRATE_ON_START=0` forbids it too.
+        environment: The process's environment (`trygo_backend.environment.Environment`).
+        migrate: Whether to apply migrations; `MIGRATE_ON_START=0` prevents it, too.
 
     Raises:
         trygo_backend.preflight.CannotServe: With the sentence for the operator.
@@ -180,23 +182,23 @@ def prepare(environment: Any, *, migrate: bool = True) -> Plan:
 
 
 def default_grace() -> int:
-    """Seconds that a stop waits for the generations under way: they are paid for."""
+    """Seconds that a shutdown waits for the generations under way, which are paid for."""
     from images.conf import conf
 
-    # If workers make the images, a caller may wait for one as long as for the image.
+    # If queue workers generate, a caller may wait as long for a worker as for the image.
     return min(1800, math.ceil(conf.deadline) * (2 if conf.run_on_workers else 1) + 30)
 
 
 def superseded(environment: Any) -> list[str]:
-    """A sentence for each variable that is set and means nothing any more."""
+    """A sentence for each variable that is set but no longer has any effect."""
     reasons = {
         "GUNICORN_CMD_ARGS": "The server is granian, and docs/settings.md names what it reads.",
         "WORKER_CPU_AFFINITY": "Workers run on whichever core the system chooses.",
     }
-    return [f"{name} has no effect any more. {why}" for name, why in reasons.items() if environment.text(name)]
+    return [f"{name} no longer has any effect. {why}" for name, why in reasons.items() if environment.text(name)]
 
 
-# --- The process that looks after the workers ---------------------------------------------------------------
+# --- The process that supervises the workers ----------------------------------------------------------------
 
 
 def serve(plan: Plan) -> None:
@@ -207,7 +209,7 @@ def serve(plan: Plan) -> None:
     from granian.log import LogLevels
 
     threads = plan.concurrency + plan.spare_threads
-    # A fork would take over whatever another thread of this process holds at that moment.
+    # A forked worker would inherit locks that other threads of this process hold at that moment.
     multiprocessing.set_start_method("spawn")
     os.environ["TRYGO_PLAN"] = json.dumps(asdict(plan))  # for the workers
     server = Granian(
@@ -250,7 +252,7 @@ def connection_limit(threads: int) -> int:
 
 
 def _announce(plan: Plan) -> None:
-    """Say where the server is to be reached, as soon as it is."""
+    """Print the server's address as soon as it accepts connections."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plan.host, plan.host)  # noqa: S104
     while True:
         with suppress(OSError), socket.create_connection((host, plan.port), timeout=1):
@@ -280,11 +282,11 @@ _LOGGING: dict[str, Any] = {
 
 
 def worker_application() -> Application:
-    """The project's WSGI application, ready for its first request; granian calls this once in each worker."""
+    """The project's WSGI application, ready for its first request. granian calls this once in each worker."""
     plan = Plan(**json.loads(os.environ.pop("TRYGO_PLAN")))
     sys.setswitchinterval(SWITCH_INTERVAL)
-    _end_with_the_parent()
-    _mark_what_a_stop_cannot_finish(plan.grace)
+    _stop_with_the_parent()
+    _mark_unfinished_at_shutdown(plan.grace)
     from .wsgi import application
 
     _warm_up()
@@ -292,7 +294,7 @@ def worker_application() -> Application:
 
 
 def _warm_up() -> None:
-    """Do before the first request what would make it slow: import the addresses' views, build the providers' clients.
+    """Import the views and build the providers' clients now, since that would slow down the first request.
 
     A provider that cannot be warmed up is only logged: the rest of the server works without it.
     """
@@ -305,12 +307,12 @@ def _warm_up() -> None:
     for alias in conf.providers:
         try:
             get_provider(alias).warm_up()
-        except Exception as err:  # noqa: BLE001  (a provider may be anybody's code)
+        except Exception as err:  # noqa: BLE001  (a provider may be third-party code)
             logger.warning("warm_up_failed provider=%s error=%s", alias, type(err).__name__)
 
 
-def _end_with_the_parent() -> None:
-    """Stop if the process that looks after this one is killed: its successor could not take the port."""
+def _stop_with_the_parent() -> None:
+    """Stop if the supervising process is killed: otherwise its successor could not listen on the port."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -322,8 +324,8 @@ def _end_with_the_parent() -> None:
     threading.Thread(target=wait, daemon=True, name="parent").start()
 
 
-def _mark_what_a_stop_cannot_finish(grace: float) -> None:
-    """Some seconds before a stop's patience ends, mark the generations that are still under way as failed."""
+def _mark_unfinished_at_shutdown(grace: float) -> None:
+    """Mark generations that are still under way as failed, some seconds before a graceful shutdown ends."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)  # whatever handles the signal itself
@@ -331,7 +333,7 @@ def _mark_what_a_stop_cannot_finish(grace: float) -> None:
     def wait() -> None:
         while reader.recv(1)[0] not in {signal.SIGTERM, signal.SIGINT}:
             pass
-        time.sleep(grace - min(STOP_MARGIN, grace / 3))
+        time.sleep(grace - min(SHUTDOWN_MARGIN, grace / 3))
         from images.services.generation import abandon_generations
 
         abandon_generations()
@@ -341,7 +343,7 @@ def _mark_what_a_stop_cannot_finish(grace: float) -> None:
 
 
 class Guarded:
-    """The application, with limits on what its callers can do to the server's threads.
+    """The application, with limits that keep callers from occupying all of the server's threads.
 
     Args:
         application: The project's.
@@ -354,38 +356,38 @@ class Guarded:
         self._port = port
         self._own_names = frozenset(os.environ)
         self._is_first = True
-        # The API reads a body only when it knows the caller, so that strangers cannot use up its places.
-        self._api_places = threading.Semaphore(concurrency)
-        self._other_places = threading.Semaphore(STRANGERS_PLACES)
+        # The API reads a body only once the caller is authenticated, so its limit can be higher.
+        self._api_bodies = threading.Semaphore(concurrency)
+        self._other_bodies = threading.Semaphore(MAX_WAITING_BODIES)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if self._is_first:  # only now granian has made its socket
+        if self._is_first:  # granian's socket exists only now
             self._is_first = False
             limit_unread_answers(self._port, UNREAD_SECONDS)
         # granian adds the process's environment to each request's, keys and passwords included.
         for name in self._own_names.intersection(environ):
             del environ[name]
         is_api = str(environ.get("PATH_INFO", "")).startswith("/api/")
-        places = self._api_places if is_api else self._other_places
-        environ["wsgi.input"] = SharedBody(environ["wsgi.input"], places)
+        limit = self._api_bodies if is_api else self._other_bodies
+        environ["wsgi.input"] = SharedBody(environ["wsgi.input"], limit)
         return self._application(environ, start_response)
 
 
 class SharedBody:
-    """A request's body (`wsgi.input`), for which only some of a worker's threads may wait at a time.
+    """A request's body (`wsgi.input`) for which only some of a worker's threads may wait at once.
 
-    granian cannot end the wait for a caller who stops in the middle. The other threads go on serving.
+    granian cannot end the wait for a caller that stops in the middle; this way the other threads go on serving.
     """
 
-    def __init__(self, body: Any, places: threading.Semaphore) -> None:
+    def __init__(self, body: Any, limit: threading.Semaphore) -> None:
         self._body = body
-        self._places = places
+        self._limit = limit
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, or all.
 
         Raises:
-            TimeoutError: Too many others are being waited for.
+            TimeoutError: Too many other threads are waiting for a body.
         """
         return self._wait_for(self._body.read, *(() if size is None or size < 0 else (size,)))
 
@@ -393,28 +395,28 @@ class SharedBody:
         """One line.
 
         Raises:
-            TimeoutError: Too many others are being waited for.
+            TimeoutError: Too many other threads are waiting for a body.
         """
         return self._wait_for(self._body.readline)
 
     def _wait_for(self, read: Callable[..., Any], *args: int) -> bytes:
-        if not self._places.acquire(timeout=PLACE_SECONDS):
+        if not self._limit.acquire(timeout=BODY_WAIT_SECONDS):
             raise TimeoutError("Too many callers have sent half a request.")
         try:
             return bytes(read(*args))
         finally:
-            self._places.release()
+            self._limit.release()
 
 
 def limit_unread_answers(port: int, seconds: float) -> None:
-    """Have the system close connections whose callers take nothing of what waits for them.
+    """Make the operating system close connections whose callers do not read what was sent.
 
-    A thread that sends a picture waits for its caller, and granian waits with it. TCP_USER_TIMEOUT ends that: set on
-    the listening socket it holds for every connection that comes by it. Only Linux has it.
+    A thread that sends a picture waits for its caller, and granian sets no limit. TCP_USER_TIMEOUT on the listening
+    socket does, for every connection accepted from it. Only Linux has it.
 
     Args:
-        port: The one that this process listens on.
-        seconds: How long nothing may have been taken.
+        port: The port that this process listens on.
+        seconds: How long data may stay unacknowledged.
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT") or not os.path.isdir("/proc/self/fd"):
         return

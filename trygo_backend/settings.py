@@ -1,6 +1,6 @@
-"""The project's settings, wholly from the environment.
+"""The project's settings, read from the environment alone.
 
-What cannot work raises `ImproperlyConfigured` with one sentence (`environment.py`). The app's own settings
+A value that cannot be used raises `ImproperlyConfigured` with one sentence (`environment.py`). The app's own settings
 (`IMAGE_PROVIDER`, keys, models, ...) are read by `images.conf` at the moment of use and do not appear here.
 """
 
@@ -66,11 +66,11 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    # Last, as it asks for: it answers for a log-in that was not tried.
+    # Last, as its documentation asks: it answers if a log-in was not tried.
     "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "trygo_backend.urls"
-# The path under which a proxy shows this server, and which it takes off before it asks: `/pics` for
+# The path under which a proxy publishes this server, and which it strips from requests: `/pics` for
 # `https://www.example.com/pics/admin/`.
 _subpath = _env.text("FORCE_SCRIPT_NAME").strip("/")
 FORCE_SCRIPT_NAME = f"/{_subpath}" if _subpath else None
@@ -94,15 +94,15 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Logging in (login.py) ----------------------------------------------------------------------------------
 
-# Django's own stands for the sessions that began with it. It is never asked for a password.
+# Django's own backend is listed for sessions that were started with it. It never checks a password.
 AUTHENTICATION_BACKENDS = ["trygo_backend.login.LoginBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LOGIN_REDIRECT_URL = "home"
-# After five failures for an account from an address, or fifty from an address, that address waits. The wait ends by
-# itself, and trying meanwhile does not prolong it.
+# After five failures for an account from an address, or fifty from an address, that address is locked out for a
+# while. Trying meanwhile does not prolong it.
 AXES_HANDLER = "trygo_backend.login.LoginHandler"
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
@@ -111,7 +111,7 @@ AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "ip_address"]
 AXES_CLIENT_IP_CALLABLE = "trygo_backend.login.client_address"
 AXES_LOCKOUT_CALLABLE = "trygo_backend.login.refusal"
-# Not into the log, nor into the table's copy of the form. A password never goes there.
+# These go neither into the log nor into the table's copy of the form. Passwords never do.
 AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken"]
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
@@ -132,17 +132,17 @@ STORAGES: dict[str, dict[str, Any]] = {
     "default": file_storage(_env),
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
-# The folder is made by the server's start (preflight.py), not here: a settings module that writes to the disk would
-# hide a volume that is not mounted.
+# The server creates the folder when it starts (preflight.py). Creating it here would hide a volume that is not
+# mounted.
 MEDIA_ROOT = str(BASE_DIR / Path(_env.text("STORAGE_ROOT", "media")).expanduser())
 MEDIA_URL = "/media/"
 
-# The admin's own assets, straight from the packages that ship them: no collectstatic, nothing to forget.
+# The admin's assets are served straight from the packages that ship them, without collectstatic.
 STATIC_URL = f"{FORCE_SCRIPT_NAME or ''}/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
-# --- A queue, where one is configured -----------------------------------------------------------------------
+# --- A queue, if one is configured --------------------------------------------------------------------------
 
 IMAGES: dict[str, Any] = {}
 if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
@@ -150,29 +150,29 @@ if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
     IMAGES["QUEUE"] = "celery"
     CELERY_BROKER_TRANSPORT_OPTIONS = celery_transport(CELERY_BROKER_URL, _env.text("IMAGE_DEADLINE", "90"))
     CELERY_BROKER_CONNECTION_TIMEOUT = 3
-    # A broker that is being restarted comes back, however long it takes.
+    # Wait for a broker that is being restarted, however long it takes.
     CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
     CELERY_BROKER_CONNECTION_MAX_RETRIES = None
     CELERY_TASK_DEFAULT_QUEUE = _env.text("CELERY_QUEUE", "images")
     CELERY_TASK_IGNORE_RESULT = True
-    # A generation only waits, and threads wait in a few megabytes where processes need a hundred each.
-    # It stands here because Celery's own option `--pool prefork` cannot be told from none at all.
+    # A generation mostly waits; a waiting thread takes a few megabytes, a process a hundred. This is a setting
+    # because Celery cannot tell its own option `--pool prefork` from no option at all.
     CELERY_WORKER_POOL = _env.text("CELERY_POOL", "threads")
     CELERY_WORKER_CONCURRENCY = _env.integer("CELERY_CONCURRENCY", 20, minimum=1, maximum=1000)
-    # A worker takes what it can begin with at once; what waits is there for the others.
+    # A worker takes only what it can start at once; the rest stays in the queue for other workers.
     CELERY_WORKER_PREFETCH_MULTIPLIER = 1
     CELERY_WORKER_DISABLE_PREFETCH = CELERY_BROKER_URL.startswith("redis")
     CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
-#: Where a worker tells Prometheus its metrics (IMAGE_METRICS); 0 for nowhere.
+#: The port on which a worker serves metrics to Prometheus (IMAGE_METRICS); 0 for none.
 METRICS_PORT = _env.integer("METRICS_PORT", 0, minimum=0, maximum=65535)
 METRICS_ADDRESS = _env.text("METRICS_ADDRESS", "127.0.0.1")
 
 # --- Limits -------------------------------------------------------------------------------------------------
 
-# Above the app's own limit (`MAX_BODY_BYTES`, 2 MiB), so that its answer (413) comes first.
+# Above the app's own limit (`MAX_BODY_BYTES`, 2 MiB), so that the app answers first (413).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 3 * 1024 * 1024
-# The admin's page that confirms a bulk deletion sends one field for each row.
+# The page that confirms a bulk deletion in the admin sends one field for each row.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
 
 # --- Behind TLS ---------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ if TRUST_PROXY_HEADERS := _env.flag("TRUST_PROXY_HEADERS"):
     USE_X_FORWARDED_HOST = True
 SECURE_SSL_REDIRECT = _env.flag("SECURE_SSL_REDIRECT")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public_is_https
-# An hour: long enough to matter on every visit, short enough to undo a mistake. Raise it once all is well.
+# An hour protects a visit and is short enough to undo a mistake. Raise it once everything works.
 SECURE_HSTS_SECONDS = _env.integer(
     "SECURE_HSTS_SECONDS", 3600 if _public_is_https else 0, minimum=0, maximum=100_000_000
 )
@@ -198,7 +198,7 @@ CORS_ALLOW_ALL_ORIGINS = "*" in _origins
 CORS_ALLOWED_ORIGINS = [origin for origin in _origins if origin != "*"]
 CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key", "prefer"]
 CORS_EXPOSE_HEADERS = ["Location", "Retry-After", "Idempotency-Replayed", "Preference-Applied"]
-# Pages of other origins send a token; a session is for the pages of this one.
+# Pages of other origins send a token; sessions are for this server's own pages.
 CORS_ALLOW_CREDENTIALS = False
 
 # --- The API's defaults (the app `images` sets its own explicitly) --------------------------------------------
@@ -216,12 +216,12 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Images",
-    "DESCRIPTION": "A title goes in, a picture's address comes out.",
+    "DESCRIPTION": "Send a title, get the address of a generated picture.",
     "VERSION": "1",
     "PREPROCESSING_HOOKS": ["images.api.schema.drop_twins"],
     "SERVE_AUTHENTICATION": [],
     "SERVE_INCLUDE_SCHEMA": False,
-    # The pages' scripts come with the package: they need no internet.
+    # The pages' scripts come with the package, so they need no internet access.
     "SWAGGER_UI_DIST": "SIDECAR",
     # Swagger UI would send the schema's address to a validator on the internet.
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
@@ -254,9 +254,9 @@ LOGGING = {
     "loggers": {
         "images": {"level": "INFO"},
         "trygo_backend": {"level": "INFO"},
-        # Django's own handlers go, so that nothing is written twice.
+        # Without Django's own handlers, so that nothing is written twice.
         "django": {"handlers": [], "level": "INFO"},
-        # Its warnings are a line for each 404, and anybody can cause those.
+        # Its warnings are one line for each 404, which any caller can cause.
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},
     },

@@ -20,7 +20,7 @@ urlpatterns = [
 ]
 
 if conf.metrics:
-    from images.metrics import MetricsView  # it needs a package that most do without
+    from images.metrics import MetricsView  # it needs an optional package
 
     urlpatterns.insert(0, path("metrics", MetricsView.as_view(), name="metrics"))
 
