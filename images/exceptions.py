@@ -13,7 +13,7 @@ stand outside the root on purpose, so that no `except ImagesError` swallows them
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 #: Seconds after which it makes sense to ask again if the server is busy: a good part of a usual generation.
 RETRY_AFTER = 5
@@ -135,6 +135,7 @@ class ProviderFailure(ImagesError):
         failover: The next configured provider may be asked.
         may_have_billed: The provider may have charged for this attempt.
         request_id: The provider's own id for the request, if it sent one.
+        usage: What the provider reported as used (tokens, cost), as plain JSON; `None` if it reported nothing.
     """
 
     status_code = 502
@@ -142,9 +143,12 @@ class ProviderFailure(ImagesError):
     failover: ClassVar[bool] = True
     may_have_billed: ClassVar[bool] = True
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None, request_id: str = "") -> None:
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, request_id: str = "", usage: Any = None
+    ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.request_id = request_id
+        self.usage = usage
 
 
 class ContentRejected(ProviderFailure):

@@ -14,7 +14,8 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, final
 from urllib.parse import unquote, urlsplit
@@ -444,6 +445,16 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def mappings(value: Any) -> list[Mapping[str, Any]]:
     """The JSON objects in `value`, if it is a list; else none."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+@contextmanager
+def reporting(usage: Any) -> Iterator[None]:
+    """Let a failure in the block say what the provider reported as used before it."""
+    try:
+        yield
+    except ProviderFailure as failure:
+        failure.usage = usage
+        raise
 
 
 def counts(reported: Any, depth: int = 4) -> Any:

@@ -22,6 +22,7 @@ from .base import (
     mapping,
     mappings,
     read_json,
+    reporting,
 )
 from .errors import (
     Refusal,
@@ -147,8 +148,15 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
             ProviderBadResponse: The answer is not what the API promises.
             ProviderNoImage: It is, but holds no image.
         """
+        content = mapping(answer.content)
+        request_id = safe_id(content.get("responseId")) or answer.call.request_id
+        usage = counts(_snake_case(content.get("usageMetadata")))
+        with reporting(usage):
+            data = self._decoded(answer, request_id)
+        return ProviderImage(data=data, model=self.model, request_id=request_id, usage=usage)
+
+    def _decoded(self, answer: _Answer, request_id: str) -> bytes:
         call, content = answer.call, mapping(answer.content)
-        request_id = safe_id(content.get("responseId")) or call.request_id
         if not _is_promised(answer.content):
             raise broken(self.vendor, call)
         text = next(_images(content), None)
@@ -161,11 +169,9 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         if text is None:
             raise self._without_image(content, request_id)
         try:
-            data = decode_base64(text)
+            return decode_base64(text)
         except ValueError as err:
             raise broken(self.vendor, call) from err
-        usage = counts(_snake_case(content.get("usageMetadata")))
-        return ProviderImage(data=data, model=self.model, request_id=request_id, usage=usage)
 
     def _without_image(self, content: Mapping[str, Any], request_id: str) -> ProviderFailure:
         reasons = {str(candidate.get("finishReason")) for candidate in mappings(content.get("candidates"))}

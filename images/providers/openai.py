@@ -24,6 +24,7 @@ from .base import (
     mapping,
     mappings,
     read_json,
+    reporting,
 )
 from .errors import Refusal, Vendor, broken, by_words, message_of, no_image, refused, rejected, retry_after
 from .fetch import fetch_image
@@ -151,12 +152,13 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         url = _first_url(content)
         if url is None:
             return _Answer(content=content, call=call)
-        fetched = fetch_image(
-            url,
-            deadline=deadline,
-            max_bytes=self.max_image_bytes,
-            allowed_hosts=tuple(self.options.get("fetch_allowed_hosts") or ()),
-        )
+        with reporting(_usage(content)):
+            fetched = fetch_image(
+                url,
+                deadline=deadline,
+                max_bytes=self.max_image_bytes,
+                allowed_hosts=tuple(self.options.get("fetch_allowed_hosts") or ()),
+            )
         return _Answer(content=content, call=call, fetched=fetched)
 
     def parse(self, answer: _Answer) -> ProviderImage:
@@ -166,20 +168,22 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
             ProviderBadResponse: The answer is not what the API promises.
             ProviderNoImage: It is, but holds no image.
         """
+        usage = _usage(answer.content)
+        with reporting(usage):
+            data = self._decoded(answer) if answer.fetched is None else answer.fetched
+        return ProviderImage(data=data, model=self.model, request_id=answer.call.request_id, usage=usage)
+
+    def _decoded(self, answer: _Answer) -> bytes:
         call, content = answer.call, mapping(answer.content)
-        data = answer.fetched
-        if data is None:
-            text = next((text for item in mappings(content.get("data")) if (text := _text(item, "b64_json"))), None)
-            if text is None:
-                self._raise_reported(content, call)
-                promised = isinstance(answer.content, Mapping) and isinstance(content.get("data"), list | None)
-                raise no_image(self.vendor, call.request_id) if promised else broken(self.vendor, call)
-            try:
-                data = decode_base64(text)
-            except ValueError as err:
-                raise broken(self.vendor, call) from err
-        usage = counts(content.get("usage"))
-        return ProviderImage(data=data, model=self.model, request_id=call.request_id, usage=usage)
+        text = next((text for item in mappings(content.get("data")) if (text := _text(item, "b64_json"))), None)
+        if text is None:
+            self._raise_reported(content, call)
+            promised = isinstance(answer.content, Mapping) and isinstance(content.get("data"), list | None)
+            raise no_image(self.vendor, call.request_id) if promised else broken(self.vendor, call)
+        try:
+            return decode_base64(text)
+        except ValueError as err:
+            raise broken(self.vendor, call) from err
 
     def refusal(self, err: Exception, call: Call) -> ProviderFailure | None:
         """The failure for the SDK's exceptions over an error answer."""
@@ -253,6 +257,11 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         """The image models of this key, except those whose end has been announced."""
         models = self.ask(deadline, lambda client, _: client.models.list(timeout=deadline.remaining + _BEHIND).data)
         return image_model_names(model.id for model in models if parse_day(model.shutdown_date) is None)
+
+
+def _usage(content: Any) -> Any:
+    """What the answer reports as used, or `None`."""
+    return counts(mapping(content).get("usage"))
 
 
 def _status_of(error: Mapping[str, Any]) -> int:

@@ -26,6 +26,7 @@ from ..exceptions import (
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
 from ..providers import Deadline, ImageProvider, ImageRequest, ProviderImage, get_provider
+from ..providers.base import counts
 from .test_runs import refuse_in_test_run
 
 logger = logging.getLogger("images.providers")
@@ -42,13 +43,21 @@ _reporting = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One call of one provider, as it is kept on the row."""
+    """One call of one provider, as it is kept on the row.
+
+    Attributes:
+        code: `ok`, or the failure's.
+        ms: How long it took, in milliseconds.
+        request_id: The provider's own name for the request, or "".
+        usage: What the provider reported as used, whatever came of it; `None` if it reported nothing.
+    """
 
     provider: str
     model: str
     code: str
     ms: int
     request_id: str = ""
+    usage: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,24 +138,25 @@ def _attempt(
     alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]
 ) -> VerifiedImage:
     started = time.monotonic()
-    model, code, request_id = "", "internal_error", ""
+    model, code, request_id, usage = "", "internal_error", "", None
     try:
         provider, model = _load(alias)
         if not deadline.remaining:
             raise ProviderTimeout
         refuse_in_test_run(alias, provider)
         image = provider.generate(request_for(provider, deadline))
-        model, code, request_id = image.model or model, "ok", image.request_id
+        model, code, request_id, usage = image.model or model, "ok", image.request_id, counts(image.usage)
         return VerifiedImage(provider=alias, image=image, info=_judge(image))
     except ImagesError as err:
         code = err.code
-        request_id = getattr(err, "request_id", "") or request_id
+        if isinstance(err, ProviderFailure):
+            request_id, usage = err.request_id or request_id, counts(err.usage) or usage
         if isinstance(err, ProviderModelUnavailable):
             _report_once("provider_model_unavailable", alias, model, err.message)
         raise
     finally:
         ms = round((time.monotonic() - started) * 1000)
-        attempt = Attempt(provider=alias, model=model, code=code, ms=ms, request_id=request_id)
+        attempt = Attempt(provider=alias, model=model, code=code, ms=ms, request_id=request_id, usage=usage)
         attempts.append(asdict(attempt))
         log_event(logger, logging.DEBUG, "provider_attempt", **asdict(attempt))
 

@@ -156,6 +156,15 @@ def _reported(wish: Wish, code: str, status: int, word: str) -> Answer:
     return _json({"error": {"code": status, "message": f"Upstream failed: {code}", "status": word}})
 
 
+#: What a gateway reports besides tokens: money, with decimals.
+COST = {"total_tokens": 7, "cost": 0.0421735, "cost_details": {"upstream_inference_cost": 0.04}}
+
+
+def _costing(wish: Wish, value: dict[str, Any]) -> Answer:
+    """An answer that reports `COST` as used."""
+    return _json({**value, "usage" if wish.api == "openai" else "usageMetadata": COST})
+
+
 _WRAPPED = "litellm.BadRequestError: OpenAIException - Error code: 400 - {'error': {'code': '%s', 'param': None}}"
 
 #: Errors in other people's words: the status, and the body of either API.
@@ -215,6 +224,15 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
             wish, wish.image(), usage={"input_tokens": "many\0", "output_tokens": float("nan"), "total_tokens": 7}
         )
     ),
+    "cost": lambda wish: _costing(wish, with_images(wish, wish.image())),
+    "cost_no_image": lambda wish: _costing(wish, {"data": []} if wish.api == "openai" else gemini(None, "NO_IMAGE")),
+    "cost_flagged": lambda wish: _costing(
+        wish, {"data": [{"flagged": True}]} if wish.api == "openai" else gemini(None, "IMAGE_SAFETY")
+    ),
+    "cost_reported": lambda wish: _costing(wish, {"error": {"code": 500, "message": "Upstream failed."}}),
+    "cost_base64": lambda wish: _costing(wish, with_images(wish, "this is !!! no base64")),
+    "cost_svg": lambda wish: _costing(wish, with_images(wish, SVG)),
+    "cost_url": lambda wish: _costing(wish, {"data": [{"url": f"{wish.files_url}/1.png"}]}),
     "not_an_image": lambda wish: _json(with_images(wish, HTML)),
     "svg": lambda wish: _json(with_images(wish, SVG)),
     "wrong_mime": lambda wish: _json(with_images(wish, picture("jpeg", wish.width, wish.height))),

@@ -9,16 +9,19 @@ from typing import Any, NamedTuple
 import pytest
 from pytest_django.fixtures import Settings
 
+from images import storage
 from images.exceptions import (
     ContentRejected,
     ImagesError,
     ProviderFailure,
     ProviderRefusedRequest,
     ProviderTimeout,
+    StorageError,
 )
 from images.models import GeneratedImage
 from images.providers import Deadline, ImageProvider
 from images.services import failover, generate_image
+from tests.fakes.answers import COST
 from tests.fakes.provider_server import ProviderServer
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
@@ -216,6 +219,55 @@ def test_what_a_provider_says_as_it_fails_to_load_is_not_logged(
     generate_image(**WANTED)
     assert "provider_not_loaded provider=telling model=- error=ValueError" in caplog.text
     assert "sk-secret-key" not in caplog.text
+
+
+class TestUsage:
+    """Whatever a provider reports as used is kept with its attempt, to the digit."""
+
+    @pytest.mark.parametrize("order", ["gemini,openai", "openai,gemini"])
+    @pytest.mark.parametrize("mode", ["cost_no_image", "cost_reported", "cost_base64", "cost_svg"])
+    def test_of_an_attempt_that_failed_is_kept(self, providers: Chain, order: str, mode: str) -> None:
+        first, second = order.split(",")
+        providers.configure(PROVIDER=order)
+        getattr(providers, first).script(mode)
+        getattr(providers, second).script("cost")
+        image = generate_image(**WANTED)
+        assert [attempt["usage"] for attempt in image.attempts] == [COST, COST]
+        image.refresh_from_db()
+        assert [attempt["usage"] for attempt in image.attempts] == [COST, COST]
+        assert image.usage == COST
+
+    @pytest.mark.parametrize("provider", ["gemini", "openai"])
+    def test_of_content_that_was_rejected_is_kept(self, providers: Chain, provider: str) -> None:
+        providers.configure(PROVIDER=provider)
+        getattr(providers, provider).script("cost_flagged")
+        with pytest.raises(ContentRejected):
+            generate_image(**WANTED)
+        assert [attempt["usage"] for attempt in GeneratedImage.objects.get().attempts] == [COST]
+
+    def test_of_a_file_that_could_not_be_fetched_is_kept(self, providers: Chain) -> None:
+        providers.configure(PROVIDER="openai", FETCH_ALLOWED_HOSTS=["127.0.0.1"])
+        providers.openai.script("cost_url")
+        providers.openai.script_files("http_404")
+        with pytest.raises(ProviderFailure):
+            generate_image(**WANTED)
+        assert [attempt["usage"] for attempt in GeneratedImage.objects.get().attempts] == [COST]
+
+    def test_of_a_picture_that_could_not_be_stored_is_kept(
+        self, providers: Chain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        providers.gemini.script("cost")
+        fail = lambda *_: (_ for _ in ()).throw(StorageError())  # noqa: E731
+        monkeypatch.setattr(storage, "save", fail)
+        with pytest.raises(StorageError):
+            generate_image(**WANTED)
+        image = GeneratedImage.objects.get()
+        assert [(attempt["code"], attempt["usage"]) for attempt in image.attempts] == [("ok", COST)]
+
+    def test_that_is_missing_stays_unknown(self, providers: Chain) -> None:
+        providers.gemini.script("http_500")
+        image = generate_image(**WANTED)
+        assert image.attempts[0]["usage"] is None
 
 
 class TestRetries:
