@@ -59,7 +59,8 @@ URL_DEPENDS_ON_LANGUAGE = "images.W018"
 APP_MISSING = "images.W019"
 
 #: The names of URLs that other systems rely on, and arguments for each.
-_URLS: dict[str, dict[str, str]] = {"images:media": {"path": "check"}, "images:image-list": {}}
+_MEDIA, _API = "images:media", "images:image-list"
+_URLS: dict[str, dict[str, str]] = {_MEDIA: {"path": "check"}, _API: {}}
 _INCLUDE = 'path("", include("images.urls"))'
 
 #: Prefix lengths below which a network is too large to be internal, by IP version.
@@ -213,6 +214,30 @@ def check_prompt_builder(**_: Any) -> list[CheckMessage]:
 
 
 @register(TAG)
+def check_api_classes(**_: Any) -> list[CheckMessage]:
+    """The classes that say who may call the API can be imported."""
+    settings_ = [SETTINGS[key] for key in ("AUTHENTICATION_CLASSES", "PERMISSION_CLASSES")]
+    return [
+        message
+        for setting in settings_
+        if not _problem(setting.attribute)
+        for path in setting.value(conf)
+        for message in _class_messages(setting.spelling, path)
+    ]
+
+
+def _class_messages(spelling: str, path: str) -> Iterator[CheckMessage]:
+    hint = "Give the dotted path of a class, or remove the setting to use the default."
+    try:
+        found = import_string(path)
+    except (ImportError, ValueError) as err:
+        yield Error(f"{spelling}: {path!r} cannot be imported: {err}.", hint=hint, id=UNUSABLE_VALUE)
+    else:
+        if not callable(found):
+            yield Error(f"{spelling}: {path!r} is not a class.", hint=hint, id=UNUSABLE_VALUE)
+
+
+@register(TAG)
 def check_queue(**_: Any) -> list[CheckMessage]:
     """The queue can be imported."""
     if _problem("queue") or not conf.queue:
@@ -301,13 +326,22 @@ def check_urls(**_: Any) -> list[CheckMessage]:
     if not getattr(settings, "ROOT_URLCONF", None):
         return []
     try:
-        return [message for name, arguments in _URLS.items() for message in _url_messages(name, arguments)]
-    except NoReverseMatch:
-        problem = "The project's URLconf does not include the app's URLs: images have no address."
-        hint = f'Add to urls.py: {_INCLUDE}. If you use images from Python only, silence "{URLS_MISSING}".'
-        return [Warning(problem, hint=hint, id=URLS_MISSING)]
+        routed = {name: arguments for name, arguments in _URLS.items() if _is_routed(name)}
+        if _MEDIA in routed:
+            return [message for name, arguments in routed.items() for message in _url_messages(name, arguments)]
     except ImproperlyConfigured:
         return []  # a setting that the URLconf reads is wrong, and check_values has said so
+    problem = "The project's URLconf does not include the app's URLs: images have no address."
+    hint = f'Add to urls.py: {_INCLUDE}, or without the API: path("", include("images.urls.media")).'
+    return [Warning(problem, hint=hint, id=URLS_MISSING)]
+
+
+def _is_routed(name: str) -> bool:
+    try:
+        reverse(name, kwargs=_URLS[name])
+    except NoReverseMatch:
+        return False
+    return True
 
 
 def _url_messages(name: str, arguments: dict[str, str]) -> Iterator[CheckMessage]:
@@ -333,11 +367,10 @@ def _rival(name: str, arguments: dict[str, str]) -> str:
 
 @register(TAG)
 def check_apps(**_: Any) -> list[CheckMessage]:
-    """The apps that the API needs are installed."""
-    reasons = {
-        "rest_framework": "the API cannot show its pages in a browser",
-        "rest_framework.authtoken": "no caller can use a token",
-    }
+    """The apps that the API needs are installed, if the project includes the API."""
+    reasons = {"rest_framework": "the API cannot show its pages in a browser"} if _has_api() else {}
+    if reasons and any(path.endswith(".ImagesTokenAuthentication") for path in conf.authentication_classes):
+        reasons["rest_framework.authtoken"] = "no caller can use a token"
     return [
         Warning(
             f"{name} is not in INSTALLED_APPS: {reason}.",
@@ -347,6 +380,14 @@ def check_apps(**_: Any) -> list[CheckMessage]:
         for name, reason in reasons.items()
         if not apps.is_installed(name)
     ]
+
+
+def _has_api() -> bool:
+    if not getattr(settings, "ROOT_URLCONF", None) or _problem("authentication_classes"):
+        return False
+    with suppress(ImproperlyConfigured):
+        return _is_routed(_API)
+    return False
 
 
 @register(TAG)

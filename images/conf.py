@@ -143,6 +143,13 @@ def _headers(value: Any) -> Mapping[str, str]:
     return found
 
 
+def _classes(value: Any) -> tuple[str, ...]:
+    paths = listed(value)
+    if not paths:
+        raise InvalidValue("names no class.")
+    return paths
+
+
 def _dictionary(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidValue("must be a dictionary.")
@@ -338,6 +345,22 @@ class Settings:
     )
     trusted_networks = Setting(
         "IMAGE_TRUSTED_NETWORKS", (), _networks, "list of CIDRs", "networks whose callers need no credentials"
+    )
+    permission_classes = Setting(
+        "",
+        "images.api.permissions.ImagePermissions",
+        _classes,
+        "list of dotted paths",
+        "who may generate, see and delete images over the API",
+    )
+    authentication_classes = Setting(
+        "",
+        "images.api.authentication.ImagesTokenAuthentication, "
+        "images.api.authentication.ImagesSessionAuthentication, "
+        "images.api.authentication.TrustedNetworkAuthentication",
+        _classes,
+        "list of dotted paths",
+        "how the API finds out who is calling",
     )
     media_cache_control = Setting(
         "IMAGE_MEDIA_CACHE_CONTROL",

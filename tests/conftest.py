@@ -34,7 +34,8 @@ def fake_provider(settings: Settings) -> FakeProvider:
     """The only configured provider; the test says what it answers."""
     fake_provider = FakeProvider()
     entry = {"BACKEND": "tests.fakes.providers.FakeBackend", "OPTIONS": {"fake_provider": fake_provider}}
-    settings.IMAGES = {"PROVIDER": "test", "PROVIDERS": {"test": entry}, "PUBLIC_URL": "https://pics.example"}
+    own = {"PROVIDER": "test", "PROVIDERS": {"test": entry}, "PUBLIC_URL": "https://pics.example"}
+    settings.IMAGES = {**settings.IMAGES, **own}
     return fake_provider
 
 

@@ -14,7 +14,7 @@ from django.conf.urls.i18n import i18n_patterns
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.checks.registry import registry
 from django.test import override_settings
-from django.urls import include, path, set_script_prefix
+from django.urls import Resolver404, include, path, resolve, reverse, set_script_prefix
 from django.views.static import serve
 from pytest_django import Settings
 
@@ -85,6 +85,7 @@ def the_one() -> CheckMessage:
         checks.check_models,
         checks.check_options,
         checks.check_prompt_builder,
+        checks.check_api_classes,
         checks.check_storage,
         checks.check_public_url,
         checks.check_urls,
@@ -421,6 +422,8 @@ OURS = path("", include("images.urls"))
         ([path("blog/", serve), OURS], "", ""),
         ([OURS, path("<path:page>", serve)], "", ""),
         ([path("pictures/", include("images.urls"))], "", ""),
+        ([path("", include("images.urls.media"))], "", ""),
+        (i18n_patterns(path("", include("images.urls.media"))), checks.URL_DEPENDS_ON_LANGUAGE, "/ru/media/"),
     ],
 )
 def test_urls_that_are_wired_wrongly_are_warnings(
@@ -447,6 +450,42 @@ def test_an_app_that_the_api_needs_and_that_is_not_installed_is_a_warning(settin
         message = the_one()
     assert (message.id, type(message)) == (checks.APP_MISSING, Warning)
     assert name in str(message.hint)
+
+
+def test_the_pictures_alone_need_none_of_these_apps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    urlconf("pictures_only", [path("", include("images.urls.media"))], monkeypatch, settings)
+    assert reverse("images:media", kwargs={"path": "42/hero.png"}) == "/media/draft-images/42/hero.png"
+    with pytest.raises(Resolver404):
+        resolve("/api/images/")
+    with override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if "rest_framework" not in app]):
+        assert run() == []
+
+
+@pytest.mark.parametrize("key", ["AUTHENTICATION_CLASSES", "PERMISSION_CLASSES"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (["no.such.Class"], "cannot be imported"),
+        ("IsAuthenticated", "cannot be imported"),
+        (["images.checks.TAG"], "is not a class"),
+        ([], "names no class"),
+        (7, "must be a list"),
+    ],
+)
+def test_classes_of_the_api_that_cannot_be_used_are_an_error(
+    settings: Settings, key: str, value: Any, words: str
+) -> None:
+    settings.IMAGES |= {key: value}
+    message = the_one()
+    assert (message.id, type(message)) == (checks.UNUSABLE_VALUE, Error)
+    assert f'IMAGES["{key}"]' in message.msg
+    assert words in message.msg
+
+
+def test_authtoken_is_not_missed_if_no_caller_uses_tokens(settings: Settings) -> None:
+    settings.IMAGES |= {"AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"]}
+    with override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if not app.endswith("authtoken")]):
+        assert run() == []
 
 
 def test_the_checks_ask_no_database_and_no_network(settings: Settings) -> None:

@@ -142,9 +142,10 @@ STATIC_URL = f"{FORCE_SCRIPT_NAME or ''}/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
-# --- A queue, if one is configured --------------------------------------------------------------------------
+# --- Who may call the API, and a queue, if one is configured -------------------------------------------------
 
-IMAGES: dict[str, Any] = {}
+# Old callers' accounts were never given permissions: every caller with credentials may generate.
+IMAGES: dict[str, Any] = {"PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"]}
 if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
     need_celery()
     IMAGES["QUEUE"] = "celery"

@@ -20,12 +20,13 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import reverse
 from django.utils import translation
+from django.utils.module_loading import import_string
 from rest_framework import exceptions, status, viewsets
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.metadata import SimpleMetadata
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.parsers import BaseParser, FormParser, JSONParser, MultiPartParser
-from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -40,12 +41,7 @@ from ..services.generation import limit_concurrency, queue_generation
 from ..services.queue import finished, wait_for
 from ..services.request import GenerationRequest
 from ..storage import ROOT, safe_directory
-from .authentication import (
-    ImagesSessionAuthentication,
-    ImagesTokenAuthentication,
-    TrustedNetworkAuthentication,
-    check_length,
-)
+from .authentication import check_length
 from .errors import PayloadTooLarge, RequestTimeout, exception_handler
 from .schema import documented
 from .serializers import (
@@ -171,19 +167,20 @@ def is_chunked(meta: Mapping[str, Any]) -> bool:
 
 
 class ImagesAPIView(APIView):
-    """Sets every policy itself, so that a host's DRF defaults change nothing.
+    """Sets every policy itself, so that a host's DRF defaults change nothing; `IMAGES` says who may call.
 
     A body is only read once its caller has been authenticated and authorised.
     """
 
-    authentication_classes = [ImagesTokenAuthentication, ImagesSessionAuthentication, TrustedNetworkAuthentication]
-    permission_classes = [IsAuthenticated]
     parser_classes = [BoundedJSONParser]
     renderer_classes = [JSONRenderer, BrowsableAPIRenderer]
     throttle_classes: list[Any] = []
     content_negotiation_class = TolerantNegotiation
     metadata_class = SimpleMetadata
     versioning_class = None
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        return [import_string(path)() for path in conf.authentication_classes]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with translation.override(translation.get_language()):  # restores the language afterwards
@@ -236,6 +233,9 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
     pagination_class = ImagePagination
     filter_backends: list[Any] = []
 
+    def get_permissions(self) -> list[Any]:
+        return [import_string(path)() for path in conf.permission_classes]
+
     def get_queryset(self) -> GeneratedImageQuerySet:
         """The images that the caller may see: their own, or all for staff and trusted networks."""
         images = GeneratedImage.objects.all()
@@ -243,7 +243,8 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         # A host's own user model may lack `is_staff`.
         if getattr(user, "is_trusted", False) or getattr(user, "is_staff", False):
             return images
-        return images.filter(owner_id=user.pk)
+        owner = getattr(user, "pk", None)  # a host may let in callers without an account
+        return images.none() if owner is None else images.filter(owner_id=owner)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         return GenerateSerializer if self.action in {"create", "generate"} else ImageSerializer
@@ -265,11 +266,14 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
     @documented("retrieve")
     def retrieve(self, request: Request, image_id: str) -> Response:
         image = self._find(image_id, self.get_queryset().exclude(status=Status.DELETING))
+        self.check_object_permissions(request, image)
         return self._answer(image, status.HTTP_200_OK)
 
     @documented("destroy")
     def destroy(self, request: Request, image_id: str) -> Response:
-        delete_image(image=self._find(image_id, self.get_queryset()))
+        image = self._find(image_id, self.get_queryset())
+        self.check_object_permissions(request, image)
+        delete_image(image=image)
         return Response({"success": True, "id": image_id.rstrip("/")})
 
     # --- helpers ------------------------------------------------------------------------------------------

@@ -33,7 +33,11 @@ class Variant:
     media: str = "media"
 
 
-OWN_USERS = 'AUTH_USER_MODEL = "newsroom.Journalist"\n'
+#: These users have no permissions that the API could ask for.
+OWN_USERS = """
+AUTH_USER_MODEL = "newsroom.Journalist"
+IMAGES["PERMISSION_CLASSES"] = ["rest_framework.permissions.IsAuthenticated"]
+"""
 OWN_REST_DEFAULTS = """
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["newsroom.rest.NobodyGetsIn"],

@@ -21,7 +21,7 @@ def test_without_a_broker_there_is_no_queue(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_broker_is_all_that_a_queue_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     values = settings_with(monkeypatch, CELERY_BROKER_URL="redis://broker/0", CELERY_CONCURRENCY="7")
-    assert values["IMAGES"] == {"QUEUE": "celery"}
+    assert values["IMAGES"]["QUEUE"] == "celery"
     assert (values["CELERY_WORKER_CONCURRENCY"], values["CELERY_WORKER_POOL"]) == (7, "threads")
 
 

@@ -1,13 +1,16 @@
-"""The app's addresses. One line plugs them in: `path("", include("images.urls"))`."""
+"""The app's addresses. One line plugs them in: `path("", include("images.urls"))`.
+
+`images.urls.media` has the pictures alone, for projects that make images from Python only.
+"""
 
 from __future__ import annotations
 
-from django.urls import path, re_path
+from django.urls import path
 
-from .api.views import FORM_PARSERS, ImageViewSet, non_atomic
-from .media import serve
+from ..api.views import FORM_PARSERS, ImageViewSet, non_atomic
+from . import media
 
-app_name = "images"
+app_name = media.app_name
 
 _collection = non_atomic(
     ImageViewSet.as_view(
@@ -25,6 +28,5 @@ urlpatterns = [
     path("api/images/generate/", _generate),
     # An id may hold slashes: the old form is contentItemId/filename.
     path("api/images/<path:image_id>", _detail, name="image-detail"),
-    # Whatever follows, line breaks included, is answered by the view: its 404 is one that nobody caches.
-    re_path(r"^media/draft-images/(?P<path>[\s\S]*)\Z", non_atomic(serve), name="media"),
+    *media.urlpatterns,
 ]
