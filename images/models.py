@@ -21,9 +21,9 @@ from .exceptions import ImagesError, QueueUnavailable
 
 #: The errors of requests whose process ended without recording one.
 STOPPED = "The server was stopped while it was generating this image. Request it again."
-NOT_TAKEN_UP = "No worker started the request in time. Try again later."
+NO_WORKER_STARTED = "No worker started the request in time. Try again later."
 
-#: How long after its deadline a `pending` row counts as failed: its process was stopped before it could say so.
+#: How long after its deadline a `pending` row counts as failed: its process was stopped before it could record that.
 STALE_AFTER = timedelta(seconds=30)
 
 
@@ -53,22 +53,23 @@ def absolute_url(path: str, request: HttpRequest | None = None) -> str:
 
 
 def upload_to(instance: GeneratedImage, filename: str) -> str:
-    """The name of an image's file: the stem the row has known from the start, with the extension of `filename`."""
+    """The name of an image's file: the row's `file_stem` with the extension of `filename`."""
     return f"{instance.file_stem}.{filename.rpartition('.')[2]}"
 
 
 def set_null_where_images_live(
     collector: Collector, field: models.Field[Any, Any], sub_objs: models.QuerySet[Any], using: str
 ) -> None:
-    """`SET_NULL` for hosts whose router keeps the images in another database than the users.
+    """`SET_NULL` for hosts whose router keeps images and users in different databases.
 
-    Django looks for what points at a deleted user in the user's own database, where those hosts have no such table.
+    Django looks for rows that refer to a deleted user in the user's own database, where those hosts have no such
+    table.
     """
     images = sub_objs.using(router.db_for_write(GeneratedImage))
     models.SET_NULL(collector, field, images, using)
 
 
-# Django then hands over the rows as a queryset that has not been run.
+# With this, Django passes the rows as a queryset that has not been evaluated.
 set_null_where_images_live.lazy_sub_objs = True  # type: ignore[attr-defined]
 
 
@@ -90,10 +91,10 @@ class Status(models.TextChoices):
 
 
 class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
-    """The questions that the API, the admin and the commands ask."""
+    """The queries that the API, the admin and the commands share."""
 
     def in_status(self, status: str) -> Self:
-        """Rows in `status` as a reader sees it: a `pending` whose deadline is long past counts as `failed`."""
+        """Rows in `status` as a reader sees it: a `pending` row long past its deadline counts as `failed`."""
         stale = models.Q(status=Status.PENDING, deadline_at__lt=timezone.now() - STALE_AFTER)
         if status == Status.FAILED:
             return self.filter(models.Q(status=Status.FAILED) | stale)
@@ -103,7 +104,7 @@ class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
 
 
 class GeneratedImage(models.Model):
-    """One request for an image, and the image once it is there. It is also the ledger of what was paid for.
+    """One request for an image, and the image once it exists. It is also the record of what was paid for.
 
     Attributes:
         replayed: True on an instance that `generate_image` returned for a repeated idempotency key.
@@ -118,7 +119,7 @@ class GeneratedImage(models.Model):
         null=True,
         blank=True,
         on_delete=set_null_where_images_live,
-        # No constraint, since no database can check a row in another one.
+        # No constraint, since no database can check rows in another one.
         db_constraint=False,
         related_name="generated_images",
     )
@@ -163,7 +164,7 @@ class GeneratedImage(models.Model):
     )
 
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
-    # Empty while the request waits in the queue; afterwards also the mark of whoever took it up.
+    # Empty while the request waits in the queue; afterwards it identifies the run that has claimed the row.
     started_at = models.DateTimeField(_("started"), null=True, blank=True, editable=False)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True, editable=False)
@@ -195,7 +196,7 @@ class GeneratedImage(models.Model):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the row is `pending` although its deadline is long past: its process was stopped."""
+        """Whether the row is `pending` long past its deadline, because its process was stopped."""
         late = self.deadline_at is not None and timezone.now() > self.deadline_at + STALE_AFTER
         return self.status == Status.PENDING and late
 
@@ -206,15 +207,17 @@ class GeneratedImage(models.Model):
 
     @property
     def current_error(self) -> tuple[str, str]:
-        """Code and sentence of what went wrong, as a reader should see them; two empty texts where nothing has."""
+        """Code and sentence of the failure as a reader should see them; two empty strings if there is none."""
         if self.current_status != Status.FAILED:
             return "", ""
-        stopped = (QueueUnavailable.code, NOT_TAKEN_UP) if self.started_at is None else (ImagesError.code, STOPPED)
+        stopped = (
+            (QueueUnavailable.code, NO_WORKER_STARTED) if self.started_at is None else (ImagesError.code, STOPPED)
+        )
         return self.error_code or stopped[0], self.error_message or stopped[1]
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a file to look at."""
+        """Whether there is a picture to show."""
         return self.status == Status.READY and bool(self.file)
 
     def get_absolute_url(self) -> str:
@@ -224,10 +227,10 @@ class GeneratedImage(models.Model):
         return reverse("images:media", kwargs={"path": self.file_name.partition("/")[2]})
 
     def public_url(self, request: HttpRequest | None = None) -> str:
-        """The picture's address: absolute where `PUBLIC_URL` is set or a request is given, otherwise a path.
+        """The picture's address: absolute if `PUBLIC_URL` is set or a request is given, otherwise a path.
 
-        "" while there is no picture. It is computed when asked for and never stored, so it stays right after a
-        move to another host.
+        "" while there is no picture. It is computed on each call and never stored, so it stays right after a move to
+        another host.
         """
         path = self.get_absolute_url()
         return absolute_url(path, request) if path else ""

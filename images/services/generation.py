@@ -1,4 +1,4 @@
-"""The one path that a generation takes, whoever asked for it, from the arguments to `ready` or `failed`.
+"""The one path that every generation takes, from the arguments to `ready` or `failed`.
 
 Input, row, concurrency, prompt, failover, file, ready: in this process, or on one of the queue's workers.
 """
@@ -42,7 +42,7 @@ logger = logging.getLogger("images")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-#: How often the result of a paid generation is offered to the database before only the log keeps it.
+#: How often writing the result of a paid generation is tried before it is left to the log.
 WRITE_TRIES = 3
 
 
@@ -52,9 +52,9 @@ WRITE_TRIES = 3
 def _with_arguments_of(
     build: Callable[Arguments, GenerationRequest],
 ) -> Callable[[Callable[[GenerationRequest], Result]], Callable[Arguments, Result]]:
-    """Let a function of a request take the request's fields, so that they are spelt out once.
+    """Let a function that takes a request be called with the request's fields, so that they are declared only once.
 
-    Type checkers, `help()` and `inspect.signature` see them.
+    Type checkers, `help()` and `inspect.signature` see the fields.
     """
 
     def decorate(function: Callable[[GenerationRequest], Result]) -> Callable[Arguments, Result]:
@@ -81,18 +81,18 @@ def _with_arguments_of(
 def generate_image(request: GenerationRequest) -> GeneratedImage:
     """Make an image, store it and return its row.
 
-    It blocks until the image is there: 5 to 90 seconds (`IMAGE_DEADLINE`). While the provider works, no database
-    connection of this thread stays open (but for SQLite's), so do not call it while you iterate over a queryset.
+    It blocks until the image is stored: 5 to 90 seconds (`IMAGE_DEADLINE`). While the provider works, this thread's
+    database connections are closed (except SQLite's), so do not call it while you iterate over a queryset.
 
     Args:
         content_item_id: What the image belongs to, in the caller's own terms; 1 to 255 characters.
         title: 1 to 500 characters.
         description: Up to 100,000 characters; a summary of it goes into the prompt.
         variant: `"hero"` (16:9) or `"inline"` (4:3).
-        user: The user it is made for, who owns the image and sees it in the API.
-        idempotency_key: Up to 255 characters. The same key and content give the same image again, paid once.
-        idempotency_scope: Up to 80 characters. The same key in another scope is another key. By default each user
-            has a scope.
+        user: The user who will own the image and see it in the API.
+        idempotency_key: Up to 255 characters. The same key and content return the same image, which is paid for once.
+        idempotency_scope: Up to 80 characters. The same key in another scope counts as another key. By default each
+            user has a scope.
         seed: Repeats the choice of style and hints of an earlier image.
 
     Returns:
@@ -102,14 +102,13 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
     Raises:
         images.exceptions.OpenTransactionError: Inside `transaction.atomic()`; the sentence says what to do instead.
         images.exceptions.InvalidRequest: The arguments are not valid.
-        images.exceptions.RequestInProgress: The image for this key is being made at this moment.
-        images.exceptions.IdempotencyKeyReused: The key stands for other content.
-        images.exceptions.DatabaseUnavailable: The row could not be written, so no provider was asked.
-        images.exceptions.DatabaseUnavailable: The database is locked, full or gone, and no provider was asked.
-        images.exceptions.TooManyGenerations: This process is at `IMAGE_MAX_CONCURRENCY`.
-        images.exceptions.ProviderFailure: No provider made an image; its subclasses say why.
+        images.exceptions.RequestInProgress: The image for this key is being generated at this moment.
+        images.exceptions.IdempotencyKeyReused: The key was used for other content.
+        images.exceptions.DatabaseUnavailable: The database is locked, full or gone, so no provider was asked.
+        images.exceptions.TooManyGenerations: This process already runs `IMAGE_MAX_CONCURRENCY` generations.
+        images.exceptions.ProviderFailure: No provider made an image; the subclasses say why.
         images.exceptions.StorageError: The image could not be stored.
-        images.exceptions.QueueUnavailable: With `IMAGE_RUN_ON_WORKERS`: no worker took it up.
+        images.exceptions.QueueUnavailable: With `IMAGE_RUN_ON_WORKERS`: no worker started it.
     """
     return _generate(request)
 
@@ -118,17 +117,18 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
 async def agenerate_image(request: GenerationRequest) -> GeneratedImage:
     """Make an image, store it and return its row, while the event loop goes on with other work.
 
-    Arguments, result and errors are those of `generate_image`. The work is done in a thread of its own, which closes
-    its database connections at its end; the receivers of signals are called there. Inside a test case's transaction,
-    which is tied to a thread, it is done where Django's own async calls reach the database.
+    Arguments, result and errors are those of `generate_image`. The work runs in a separate thread, which closes its
+    database connections at the end; signal receivers are called there. Inside a test case's transaction, which is
+    tied to a thread, it runs in the thread that Django's async calls use for the database.
 
-    Cancelling the caller's task does not stop it: the provider bills all the same, so the image is stored and found
-    by its content item or its idempotency key.
+    Cancelling the caller's task does not stop the generation, which the provider bills anyway: the image is stored
+    and can be found by its content item or its idempotency key.
     """
     if await sync_to_async(_in_transaction)():
-        # A test case's, or another one, in which the call is refused; a thread of its own would see neither.
+        # A separate thread would not see this transaction: a test case's, or one in which the call is refused.
         return await sync_to_async(_generate)(request)
-    # The loop's own pool has a few threads, which its name look-ups need; IMAGE_MAX_CONCURRENCY is the bound here.
+    # Not the event loop's own pool: it has few threads, and name look-ups need them. IMAGE_MAX_CONCURRENCY is the
+    # limit.
     executor = ThreadPoolExecutor(1, thread_name_prefix="images-generation")
     try:
         return await sync_to_async(_generate_and_close, thread_sensitive=False, executor=executor)(request)
@@ -140,45 +140,44 @@ async def agenerate_image(request: GenerationRequest) -> GeneratedImage:
 def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     """Let one of the queue's workers make an image, and return its row at once.
 
-    It can be called inside `transaction.atomic()`: the request is queued when that commits, and forgotten when it is
-    rolled back. A queue that cannot be reached then shows on the row, which fails, and in `image_generation_failed`.
+    It can be called inside `transaction.atomic()`: the request is queued when the transaction commits, and dropped if
+    it is rolled back. If the queue cannot be reached then, the row fails and `image_generation_failed` is sent.
 
     The arguments are those of `generate_image`.
 
     Returns:
-        The row in status `pending`; a key that is repeated gives the earlier row, in status `ready`. The receivers of
+        The row in status `pending`. For a repeated key it is the earlier row, in status `ready`. Receivers of
         `image_generated` and `image_generation_failed` are called on the worker.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: There is no queue (`IMAGES["QUEUE"]`).
         images.exceptions.InvalidRequest: The arguments are not valid.
-        images.exceptions.RequestInProgress: The image for this key is being made, or waits in the queue.
-        images.exceptions.IdempotencyKeyReused: The key stands for other content.
-        images.exceptions.DatabaseUnavailable: The database is locked, full or gone.
-        images.exceptions.DatabaseUnavailable: The row could not be written.
+        images.exceptions.RequestInProgress: The image for this key is being generated, or waits in the queue.
+        images.exceptions.IdempotencyKeyReused: The key was used for other content.
+        images.exceptions.DatabaseUnavailable: The database is locked, full or gone, so the row could not be written.
         images.exceptions.QueueUnavailable: The queue cannot be reached, and no transaction is open.
     """
     return queue_generation(request, release=False)
 
 
 def run_generation(image_id: uuid.UUID, *, redelivered: bool = False) -> float | None:
-    """Make the image of a row that was queued, if this is the delivery that may.
+    """Make the image of a queued row, unless another delivery of the same request does.
 
     Args:
-        image_id: The row.
-        redelivered: The queue says that it has given this to a worker before.
+        image_id: The row's primary key.
+        redelivered: The queue has delivered this request to a worker before.
 
     Returns:
-        `None` if all is said and done. Otherwise the seconds after which to call again with `redelivered`: some
-        worker had begun, and whether it still works can only be told when its time is over.
+        `None` if nothing is left to do. Otherwise another worker has started, and the value is the number of seconds
+        after which to call again with `redelivered`: only then can be told whether that worker was lost.
 
     Raises:
-        StorageError: Whether a lost worker has left the file cannot be told.
+        images.exceptions.StorageError: The storage cannot tell whether a lost worker stored the file.
     """
-    found = queue.take_up(image_id, redelivered=redelivered)
+    found = queue.claim(image_id, redelivered=redelivered)
     if not isinstance(found, GeneratedImage):
         return found
-    with suppress(ImagesError):  # the row and the log have it, and there is no caller to tell
+    with suppress(ImagesError):  # recorded on the row and in the log; there is no caller to raise it to
         GenerationRun(found).run()
     return None
 
@@ -205,7 +204,7 @@ def _generate_and_close(request: GenerationRequest) -> GeneratedImage:
     try:
         return _generate(request)
     finally:
-        connections.close_all()  # only this thread's
+        connections.close_all()  # those of this thread
 
 
 def _in_transaction() -> bool:
@@ -217,8 +216,8 @@ def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedI
 
     Args:
         request: Its arguments.
-        release: Give this thread's database connections back while the queue is asked, which may take seconds. Not if
-            the caller may be in the middle of a queryset.
+        release: Release this thread's database connections while the queue is asked, which may take seconds. Do not
+            set it if the caller may be iterating over a queryset.
     """
     if not conf.queue:
         raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery".')
@@ -230,7 +229,7 @@ def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedI
         return image
     using = rows().db
     if transaction.get_connection(using).in_atomic_block:
-        # After the commit there is no caller to raise to, and other receivers come after this one.
+        # After the commit there is no caller to raise to.
         transaction.on_commit(partial(queue.publish_quietly, image), using=using, robust=True)
         return image
     if release:
@@ -243,10 +242,10 @@ def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedI
 
 
 class GenerationRun:
-    """One run of a row that this process has taken up: `started_at` is its mark.
+    """One run of a row that this process has claimed (`started_at`).
 
     Args:
-        image: The row, pending.
+        image: The pending row.
     """
 
     def __init__(self, image: GeneratedImage) -> None:
@@ -262,7 +261,7 @@ class GenerationRun:
             The row in status `ready`.
 
         Raises:
-            ImagesError: It was not made; the row says why.
+            ImagesError: It could not be made; the row says why.
         """
         with under_way(self.image):
             self._make()
@@ -274,7 +273,7 @@ class GenerationRun:
         try:
             storage.check_space(self.image.file_stem)
             release_connections()
-            with bounded_memory():  # few images are read, verified and written at one moment
+            with bounded_memory():  # only a few images are read, verified and written at once
                 verified = ask_providers(self._request, self.deadline, self.attempts)
                 name = storage.save(self.image.file_stem, verified.info.extension, verified.image.data)
                 self._describe(verified, name)
@@ -305,7 +304,7 @@ class GenerationRun:
         image.usage = dict(verified.image.usage) if verified.image.usage is not None else None
 
     def _record_provider(self, provider: str, model: str) -> None:
-        """What the provider calls its model may be of any length, and the picture is paid for."""
+        """Record who made the image. A model's name may have any length; the picture is paid for, so it is cut."""
         for name, value in (("provider", provider), ("model", model)):
             setattr(self.image, name, value[: getattr(GeneratedImage._meta.get_field(name), "max_length", None)])
 
@@ -319,7 +318,7 @@ class GenerationRun:
                 logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
             )
             raise ImagesError(_UNRECORDED) from err
-        if not written:  # deleted, or taken up by another worker
+        if not written:  # deleted, or claimed by another worker
             storage.remove(image.file_name)
             raise ImageNotFound("The image was deleted while it was being generated.")
         log_event(
@@ -335,7 +334,7 @@ class GenerationRun:
         self._after_commit(lambda: image_generated.send_robust(GeneratedImage, image=image))
 
     def _fail(self, err: BaseException) -> None:
-        """Record on the row what went wrong, if the database still answers."""
+        """Record the failure on the row, if the database still answers."""
         image = self.image
         known = err if isinstance(err, ImagesError) else ImagesError()
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
@@ -363,10 +362,10 @@ class GenerationRun:
         transaction.on_commit(send, using=rows().db, robust=True)
 
     def _write(self) -> bool:
-        """Write the outcome; whether the row was still there.
+        """Write the outcome. Returns whether the row was still there and still claimed by this process.
 
-        A row that a clean-up declared failed meanwhile becomes ready all the same: the picture is paid for. One that
-        another worker has taken up since then is that worker's.
+        A row that was marked as failed in the meantime becomes ready after all, since the picture is paid for. A row
+        that another worker has claimed since is left to that worker.
         """
         image = self.image
         image.attempts = self.attempts
@@ -389,8 +388,8 @@ class GenerationRun:
         return {"image": self.image.pk, "content_item": self.image.content_item_id, "variant": self.image.variant}
 
 
-#: Not `DatabaseUnavailable`, after which it would be asked for, and paid for, again.
-_UNRECORDED = "The image was made, but could not be recorded. The operator gets it back with reconcile_images."
+#: Not `DatabaseUnavailable`: callers would repeat the request and pay again.
+_UNRECORDED = "The image was made, but could not be recorded. The operator can recover it with reconcile_images."
 
 _OUTCOME = {
     "status", "file", "mime_type", "width", "height", "size_bytes", "sha256", "provider", "model", "usage",
@@ -408,11 +407,11 @@ _running = 0
 def limit_concurrency() -> Iterator[None]:
     """Count as one of the `IMAGE_MAX_CONCURRENCY` generations of this process, until the block ends.
 
-    A caller is turned away at once rather than queued: a queue in memory would hide from the load balancer that this
+    A caller is rejected at once rather than queued: a queue in memory would hide from the load balancer that this
     process is full.
 
     Raises:
-        TooManyGenerations: As many are under way as are allowed.
+        TooManyGenerations: The limit is reached.
     """
     global _running
     with _concurrency_lock:
@@ -445,10 +444,10 @@ def under_way(image: GeneratedImage) -> Iterator[None]:
 
 
 def abandon_generations() -> int:
-    """Mark what this process is still making as failed: for a server whose time to stop gracefully is over.
+    """Mark the generations of this process as failed, at the end of a graceful shutdown.
 
-    The rows would be `pending` until their deadline is long past, and their keys taken. A generation that does finish
-    before the process ends becomes ready all the same: it is paid for.
+    Otherwise the rows would stay `pending` until long after their deadline, and their keys would stay in use. A
+    generation that finishes before the process ends still becomes ready, since it is paid for.
 
     Returns:
         How many were marked.

@@ -1,10 +1,11 @@
-"""The queue: handing a row over, taking it up once, waiting for it, and settling what a lost worker left.
+"""The queue: publishing a row, claiming it once, waiting for it, and settling what a lost worker left.
 
 The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.queues` has the known ones.
 
-A queue delivers at least once, and anything may be killed at any moment, so the row decides who makes the image: one
-conditional UPDATE takes it up and leaves the moment as its mark (`started_at`). The others do nothing.
-What a provider may have billed is not asked for again unless the operator wants it (`IMAGE_RETRY_LOST`).
+A queue delivers at least once, and any process may be killed at any moment, so the row decides which delivery makes
+the
+image: one conditional UPDATE claims it and records the time (`started_at`); all other deliveries do nothing. A
+provider that may have billed is not asked again unless the operator allows it (`IMAGE_RETRY_LOST`).
 """
 
 from __future__ import annotations
@@ -31,50 +32,50 @@ from ..exceptions import (
     QueueUnavailable,
 )
 from ..logs import log_event
-from ..models import NOT_TAKEN_UP, STALE_AFTER, STOPPED, GeneratedImage, GeneratedImageQuerySet, Status
+from ..models import NO_WORKER_STARTED, STALE_AFTER, STOPPED, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
 from .database import release_connections, rows
 from .repair import rescue
 
 logger = logging.getLogger("images")
 
-#: Seconds between two looks at a row that a caller waits for: at first, and at the most.
-FIRST_LOOK, LONGEST_PAUSE = 0.1, 1.0
-#: Seconds after which the operator is told of a request that no worker has taken up.
+#: Seconds between two reads of a row that a caller waits for: at first, and at most.
+FIRST_POLL, LONGEST_POLL_PAUSE = 0.1, 1.0
+#: Seconds after which the operator is told about a request that no worker has started.
 WAITING_LONG = 60
 
 
-# --- handing over -------------------------------------------------------------------------------------------------
+# --- publishing ---------------------------------------------------------------------------------------------------
 
 
 def publish(image: GeneratedImage) -> None:
     """Put a pending row into the queue.
 
     Raises:
-        QueueUnavailable: The queue did not take it; the row has failed.
+        QueueUnavailable: The queue did not accept it, and the row has failed.
     """
     try:
         import_string(conf.queue)(str(image.pk))
     except Exception as err:
         log_event(logger, logging.ERROR, "queue_failed", exc_info=err, image=image.pk)
         failure = QueueUnavailable(retry_after=RETRY_AFTER)
-        if not give_up(image, failure):
-            return  # it had arrived all the same: a worker has it already
+        if not fail_pending(image, failure):
+            return  # it did arrive: a worker has already claimed it
         raise failure from err
     log_event(logger, logging.INFO, "generation_queued", image=image.pk, content_item=image.content_item_id)
 
 
 def publish_quietly(image: GeneratedImage) -> None:
-    """Put a pending row into the queue when there is no caller to raise to: the row says if that failed."""
+    """Put a pending row into the queue. A failure is recorded on the row, as there is no caller to raise it to."""
     with suppress(QueueUnavailable):
         publish(image)
 
 
-def give_up(row: GeneratedImage, failure: ImagesError) -> bool:
-    """Let a pending row fail.
+def fail_pending(row: GeneratedImage, failure: ImagesError) -> bool:
+    """Mark a pending row as failed.
 
     Returns:
-        Whether it did: not if it was taken up, finished or deleted since it was read.
+        Whether it was marked: not if it was claimed, finished or deleted since it was read.
     """
     values = {
         "status": Status.FAILED,
@@ -104,61 +105,61 @@ def give_up(row: GeneratedImage, failure: ImagesError) -> bool:
     return True
 
 
-# --- taking up ----------------------------------------------------------------------------------------------------
+# --- claiming -----------------------------------------------------------------------------------------------------
 
 
-def take_up(image_id: uuid.UUID, *, redelivered: bool) -> GeneratedImage | float | None:
-    """Claim a row that was queued, if this is the delivery that may.
+def claim(image_id: uuid.UUID, *, redelivered: bool) -> GeneratedImage | float | None:
+    """Claim a queued row for this delivery.
 
     Returns:
-        The row, if the caller is to make its image now. The seconds after which to ask again with `redelivered`, if
-        a worker had begun: whether it still works can only be told when its time is over. `None` if there is nothing
-        left to do.
+        The row, if the caller is to make its image now. A number of seconds, if another worker has started it: call
+        again after that time with `redelivered`, since only the end of its time tells whether it was lost. `None` if
+        nothing is left to do.
 
     Raises:
-        StorageError: Whether a lost worker has left the file cannot be told.
+        StorageError: The storage cannot tell whether a lost worker stored the file.
     """
     row = rows().filter(pk=image_id).first()
     if row is None or row.status != Status.PENDING:
         return None
     now = timezone.now()
     if row.started_at is not None:
-        return _look_after(row, row.started_at, now) if redelivered else None
+        return _settle_redelivered(row, row.started_at, now) if redelivered else None
     if row.deadline_at is not None and now > row.deadline_at:
-        give_up(row, QueueUnavailable(NOT_TAKEN_UP))
+        fail_pending(row, QueueUnavailable(NO_WORKER_STARTED))
         return None
-    return row if _claim(row, now) else None
+    return row if _mark_started(row, now) else None
 
 
 def worker_lost(image_id: uuid.UUID) -> None:
-    """Settle a row whose worker is known to be dead: it is ready if its file is there, and has failed if not.
+    """Settle a row whose worker is known to be dead: it becomes ready if its file was stored, otherwise it fails.
 
     Raises:
-        StorageError: Whether the file is there cannot be told.
+        StorageError: The storage cannot tell whether the file was stored.
     """
     row = rows().filter(pk=image_id, status=Status.PENDING, started_at__isnull=False).first()
     if row is not None and not rescue(row):
-        give_up(row, ImagesError(STOPPED))
+        fail_pending(row, ImagesError(STOPPED))
 
 
-def _look_after(row: GeneratedImage, started_at: datetime, now: datetime) -> GeneratedImage | float | None:
-    """Settle a row whose worker has had its time, or say when it will have had it."""
+def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime) -> GeneratedImage | float | None:
+    """Settle a row whose worker's time is over, or return the seconds until it is."""
     over = started_at + timedelta(seconds=conf.deadline) + STALE_AFTER
     if now <= over:
         return (over - now).total_seconds() + 1
     if rescue(row):
         return None
-    if conf.retry_lost and not row.is_stale and _claim(row, now):
+    if conf.retry_lost and not row.is_stale and _mark_started(row, now):
         return row
-    give_up(row, ImagesError(STOPPED))
+    fail_pending(row, ImagesError(STOPPED))
     return None
 
 
-def _claim(row: GeneratedImage, now: datetime) -> bool:
-    """Take the row up if no other worker has done so since it was read; whether it was still to be had."""
+def _mark_started(row: GeneratedImage, now: datetime) -> bool:
+    """Claim the row, unless another worker has done so since it was read. Returns whether it was claimed."""
     deadline = now + timedelta(seconds=conf.deadline)
     if conf.retry_lost and row.deadline_at is not None:
-        deadline = max(deadline, row.deadline_at)  # it stays pending for as long as it may be taken up again
+        deadline = max(deadline, row.deadline_at)  # it stays pending as long as it may be claimed again
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
     if not found.update(started_at=now, deadline_at=deadline):
         return False
@@ -170,32 +171,32 @@ def _claim(row: GeneratedImage, now: datetime) -> bool:
 
 
 def wait_for(image: GeneratedImage, seconds: float) -> GeneratedImage:
-    """Wait until an image is ready or has failed. No pooled database connection is held between two looks.
+    """Wait until an image is ready or has failed, without holding a pooled database connection meanwhile.
 
     Args:
         image: A pending row.
-        seconds: How long at the most.
+        seconds: How long to wait at most.
 
     Returns:
-        The row as it is then; still `pending` if the time was up.
+        The row as it is then; still `pending` if the time ran out.
 
     Raises:
         ImageNotFound: It was deleted meanwhile.
-        ImagesError: The database does not answer at the end of the time.
+        ImagesError: The database did not answer when the time ran out.
     """
-    end, pause = time.monotonic() + seconds, FIRST_LOOK
+    end, pause = time.monotonic() + seconds, FIRST_POLL
     while True:
         left = end - time.monotonic()
-        row = _look(image, is_last=left <= 0)
+        row = _poll(image, is_last=left <= 0)
         if row is not None and (row.current_status != Status.PENDING or left <= 0):
             return row
         release_connections()
         time.sleep(max(0, min(pause, left)))
-        pause = min(pause * 1.5, LONGEST_PAUSE)
+        pause = min(pause * 1.5, LONGEST_POLL_PAUSE)
 
 
-def _look(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
-    """Read the row; `None` if the database does not answer, and there will be another look."""
+def _poll(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
+    """Read the row; `None` if the database does not answer and it will be read again."""
     try:
         row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
     except (OperationalError, InterfaceError) as err:
@@ -208,37 +209,37 @@ def _look(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
 
 
 def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
-    """Wait as a caller of `generate_image` does: for a worker up to the deadline, and then for its work.
+    """Wait for a worker to start, up to the deadline, and then for its result.
 
     Raises:
-        ImagesError: What the worker recorded.
-        ProviderTimeout: The worker has not recorded anything, although its time is over.
-        QueueUnavailable: No worker has taken it up.
+        ImagesError: The failure that the worker recorded.
+        ProviderTimeout: The worker recorded nothing before its time was over.
+        QueueUnavailable: No worker started.
     """
     row = wait_for(image, conf.deadline)
-    if row.current_status == Status.PENDING and not _recall(row):
-        row = wait_for(row, _longest_run())
+    if row.current_status == Status.PENDING and not _withdraw(row):
+        row = wait_for(row, _longest_run_seconds())
         if row.current_status == Status.PENDING:
             raise ProviderTimeout
     return finished(row)
 
 
-def _longest_run() -> float:
-    """Seconds after which a row that was taken up cannot be pending, as far as clocks agree."""
+def _longest_run_seconds() -> float:
+    """Seconds after which a claimed row cannot be pending any more, if the machines' clocks agree."""
     longest = max(conf.deadline, conf.queue_timeout) if conf.retry_lost else conf.deadline
     return longest + STALE_AFTER.total_seconds()
 
 
-def _recall(row: GeneratedImage) -> bool:
-    """Take a row that no worker has taken up back from the queue: its caller does not wait any longer."""
-    return row.started_at is None and give_up(row, QueueUnavailable(NOT_TAKEN_UP))
+def _withdraw(row: GeneratedImage) -> bool:
+    """Fail a row that no worker has started, because its caller stops waiting. Returns whether it was failed."""
+    return row.started_at is None and fail_pending(row, QueueUnavailable(NO_WORKER_STARTED))
 
 
 def finished(row: GeneratedImage) -> GeneratedImage:
     """The row, if it is ready.
 
     Raises:
-        ImagesError: Why it is not, as the worker recorded it: the same class, code and sentence.
+        ImagesError: The failure that the worker recorded: the same class, code and sentence.
     """
     if row.status == Status.READY:
         return row
@@ -259,7 +260,7 @@ def _kinds(root: type[ImagesError]) -> Iterator[type[ImagesError]]:
 
 
 def waiting() -> GeneratedImageQuerySet:
-    """The requests that no worker has taken up yet, oldest first."""
+    """The requests that no worker has started yet, oldest first."""
     return rows().in_status(Status.PENDING).filter(started_at=None).order_by("created_at")
 
 
@@ -267,9 +268,11 @@ def queue_problem(oldest: datetime | None) -> str | None:
     """What an operator should know about the queue, or `None`.
 
     Args:
-        oldest: When the first of `waiting()` was made, if there is one.
+        oldest: When the first of `waiting()` was created; `None` if nothing is waiting.
     """
     seconds = (timezone.now() - oldest).total_seconds() if oldest else 0
     if seconds < WAITING_LONG:
         return None
-    return f"A request has been waiting for {seconds:.0f} s: no worker runs (`make worker`), or there are too few."
+    return (
+        f"A request has been waiting for {seconds:.0f} s: no worker is running (`make worker`), or there are too few."
+    )

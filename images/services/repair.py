@@ -21,7 +21,7 @@ from .. import storage
 from ..exceptions import ImageNotFound, ImagesError, QueueUnavailable, StorageError
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
-from ..models import NOT_TAKEN_UP, STOPPED, GeneratedImage, Status, Variant
+from ..models import NO_WORKER_STARTED, STOPPED, GeneratedImage, Status, Variant
 from ..signals import image_generated, image_generation_failed
 from ..storage import content_item_of, is_missing, modified_at, possible_names, read_file_name
 from .database import rows
@@ -55,7 +55,7 @@ def fail_stopped(row: GeneratedImage, broken: list[str]) -> bool:
     Raises:
         StorageError: A file could not be removed; the row has failed all the same.
     """
-    error = QueueUnavailable(NOT_TAKEN_UP) if row.started_at is None else ImagesError(STOPPED)
+    error = QueueUnavailable(NO_WORKER_STARTED) if row.started_at is None else ImagesError(STOPPED)
     done = _change(
         row,
         status=Status.FAILED,

@@ -100,7 +100,7 @@ def test_a_queue_that_nobody_works_on_is_told_and_keeps_the_server_in_service(
     GeneratedImage.objects.filter(pk=image.pk).update(created_at=timezone.now() - timedelta(minutes=5))
     response = client.get("/health/ready")
     assert (response.status_code, response.json()["status"]) == (200, "degraded")
-    assert "no worker runs" in response.json()["checks"]["queue"]
+    assert "no worker is running" in response.json()["checks"]["queue"]
 
 
 @pytest.mark.django_db(transaction=True)

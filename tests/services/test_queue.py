@@ -15,7 +15,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from pytest_django.fixtures import Settings
 
 from images import exceptions, signals
-from images.models import NOT_TAKEN_UP, STOPPED, GeneratedImage
+from images.models import NO_WORKER_STARTED, STOPPED, GeneratedImage
 from images.services import delete_image, generate_image, generate_image_later
 from images.services.generation import run_generation
 from images.services.queue import finished, queue_problem, wait_for, waiting, worker_lost
@@ -213,7 +213,7 @@ class TestTakingUp:
     def test_an_old_request_that_nobody_took_up_counts_as_failed(self) -> None:
         image = generate_image_later(**WANTED)
         change(image, deadline_at=timezone.now() - HOUR)
-        assert (image.current_status, image.current_error) == ("failed", ("queue_unavailable", NOT_TAKEN_UP))
+        assert (image.current_status, image.current_error) == ("failed", ("queue_unavailable", NO_WORKER_STARTED))
 
     def test_a_request_that_was_deleted_meanwhile_costs_nothing(self, fake_provider: FakeProvider) -> None:
         image = generate_image_later(**WANTED)
