@@ -134,8 +134,8 @@ def test_the_provider_that_asks_a_server_works(
 
 def test_the_plug_in_lines_are_all_that_a_new_project_needs(tmp_path: Path) -> None:
     call_command("startproject", "mysite", str(tmp_path))
-    settings_lines, urls_lines = snippets(section(README, "Plugging it into a project"))[:2]
-    for name, lines in (("settings.py", settings_lines), ("urls.py", urls_lines)):
+    settings_lines, media_root, urls_lines = snippets(section(README, "Plugging it into a project"))[:3]
+    for name, lines in (("settings.py", settings_lines + media_root), ("urls.py", urls_lines)):
         file = tmp_path / "mysite" / name
         file.write_text(f"{file.read_text()}\n{lines}")
     script = """

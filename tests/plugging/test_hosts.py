@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.plugging.projects import make_host
+from tests.plugging.projects import follow_commands, make_host, see
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,68 @@ def check_host_is_untouched(facts: Any, variant: Variant) -> None:
 
 def test_a_project_that_follows_readme(tmp_path: Path) -> None:
     check_visit(Variant(), tmp_path / "site")
+
+
+EXISTING_SETTINGS = """
+INSTALLED_APPS = (*INSTALLED_APPS, "rest_framework", "rest_framework.authtoken", "accounts")
+MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware"]
+AUTH_USER_MODEL = "accounts.Account"
+MEDIA_ROOT, MEDIA_URL = str(BASE_DIR / "uploads"), "/media/"
+"""
+EXISTING_URLS = """
+from django.conf import settings
+from django.conf.urls.i18n import i18n_patterns
+from django.conf.urls.static import static
+from django.http import HttpResponse
+from django.urls import path, re_path
+from rest_framework.authtoken.views import obtain_auth_token
+
+urlpatterns += [path("api/token/", obtain_auth_token), *static(settings.MEDIA_URL, document_root=settings.MEDIA_ROOT)]
+urlpatterns += i18n_patterns(re_path("^(?P<page>.*)$", lambda request, page: HttpResponse("a page of the site")))
+"""
+ACCOUNTS = """
+from django.contrib.auth.models import AbstractUser, BaseUserManager
+from django.db import models
+
+
+class Accounts(BaseUserManager):
+    def create_superuser(self, email, password=None, **values):
+        account = self.model(email=email, is_staff=True, is_superuser=True, **values)
+        account.set_password(password)
+        account.save()
+        return account
+
+
+class Account(AbstractUser):
+    username = None
+    email = models.EmailField(unique=True)
+    USERNAME_FIELD, REQUIRED_FIELDS = "email", []
+    objects = Accounts()
+"""
+
+
+@pytest.mark.slow
+def test_readme_in_a_project_that_has_all_of_this_already(tmp_path: Path) -> None:
+    """REST framework, uploads, accounts with e-mail addresses, a catch-all, and addresses for each language."""
+    host = make_host(
+        tmp_path / "site",
+        before=EXISTING_SETTINGS,
+        media_root=False,
+        urls_before=EXISTING_URLS,
+        newsroom=False,
+        DJANGO_SUPERUSER_PASSWORD="of-a-stranger",
+    )
+    accounts = host.folder / "accounts"
+    accounts.mkdir()
+    (accounts / "__init__.py").touch()
+    (accounts / "models.py").write_text(ACCOUNTS)
+    (host.folder / "uploads").mkdir()
+    (host.folder / "uploads" / "contract.pdf").write_text("an upload")
+    host.run("manage.py", "makemigrations", "accounts", "--verbosity", "0")
+    follow_commands(host, "--email", "ann@example.com", name="ann@example.com")
+    assert "no issues" in host.run("manage.py", "check", "--fail-level", "WARNING", "--tag", "images").stdout
+    assert see(host, "/media/contract.pdf") == (200, "application/pdf")
+    assert sorted(path.name for path in (host.folder / "uploads").iterdir()) == ["contract.pdf", "draft-images"]
 
 
 def test_a_project_that_differs_in_everything(tmp_path: Path) -> None:

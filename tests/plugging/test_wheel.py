@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugging.projects import ROOT, Host, make_host, plug_in_section
+from tests.plugging.projects import ROOT, Host, follow_commands, make_host, plug_in_section
 from tests.plugging.test_hosts import Variant, check_api, check_host_is_untouched, check_own_code
 
 pytestmark = pytest.mark.slow
@@ -154,14 +154,7 @@ def test_readme_word_for_word_makes_serves_and_deletes_images(stranger: str, whe
     assert done.returncode == 0, done.stderr
 
     host = make_host(tmp_path / "site", newsroom=False, python=stranger, DJANGO_SUPERUSER_PASSWORD="of-a-stranger")
-    says = {}
-    for command in section.commands:
-        _python, *arguments = shlex.split(command)
-        if "createsuperuser" in arguments:  # it would ask for these two
-            arguments += ["--noinput", "--email", "ann@example.com"]
-        says[arguments[1]] = host.run(*arguments).stdout
-    assert re.fullmatch(r"/media/draft-images/42/hero-\d+-\w+\.png\n", says["generate_image"])
-    assert "ann" in says["drf_create_token"]
+    follow_commands(host, "--username", "ann", "--email", "ann@example.com")
 
     folder = tmp_path / "visited"
     facts = make_host(folder, python=stranger).visit()
