@@ -41,6 +41,9 @@ HEAD_SECONDS = 20
 MAX_WAITING_BODIES, BODY_WAIT_SECONDS = 12, 1.0
 #: Seconds after which a caller that reads nothing of its response is disconnected.
 UNREAD_SECONDS = 4
+#: Seconds of silence after which the system probes whether a caller's machine is still there, and in which it has to
+#: answer. Longer than a generation, because with TCP_USER_TIMEOUT a single lost probe ends the connection.
+PROBE_SECONDS, ANSWER_SECONDS = 300, 20
 #: A worker marks its unfinished generations this many seconds before the end of a graceful shutdown.
 SHUTDOWN_MARGIN = 5
 #: Connections in a worker beyond its threads: idle, or still sending their request.
@@ -363,7 +366,7 @@ class Guarded:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         if self._is_first:  # granian's socket exists only now
             self._is_first = False
-            limit_unread_answers(self._port, UNREAD_SECONDS)
+            limit_waiting_for_callers(self._port)
         # granian adds the process's environment to each request's, keys and passwords included.
         for name in self._own_names.intersection(environ):
             del environ[name]
@@ -408,22 +411,25 @@ class SharedBody:
             self._limit.release()
 
 
-def limit_unread_answers(port: int, seconds: float) -> None:
-    """Make the operating system close connections whose callers do not read what was sent.
+def limit_waiting_for_callers(port: int) -> None:
+    """Make the operating system close connections whose callers do not read what was sent, or have vanished.
 
-    A thread that sends a picture waits for its caller, and granian sets no limit. TCP_USER_TIMEOUT on the listening
-    socket does, for every connection accepted from it. Only Linux has it.
+    A thread that sends a picture waits for its caller, and granian sets no limit: TCP_USER_TIMEOUT does. A caller
+    whose machine or network goes away in the middle of a body sends nothing about it: keep-alive probes ask. What is
+    set on the listening socket holds for every connection accepted from it. Only Linux has all of it.
 
     Args:
         port: The port that this process listens on.
-        seconds: How long data may stay unacknowledged.
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT") or not os.path.isdir("/proc/self/fd"):
         return
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
             if found.family in {socket.AF_INET, socket.AF_INET6} and found.getsockname()[1] == port:
-                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_SECONDS)
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, ANSWER_SECONDS)
 
 
 if __name__ == "__main__":

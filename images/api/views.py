@@ -141,7 +141,8 @@ def read_body(stream: Any) -> bytes:
 
     Raises:
         PayloadTooLarge: The body is longer than `MAX_BODY_BYTES`.
-        RequestTimeout: It took longer than `BODY_TIMEOUT`, or more of our CPU than `BODY_CPU`.
+        RequestTimeout: It took longer than `BODY_TIMEOUT`, or more of our CPU than `BODY_CPU`, or the server gave up
+            waiting for it.
         ParseError: It ended early.
     """
     environ = getattr(stream, "environ", {})
@@ -157,6 +158,8 @@ def read_body(stream: Any) -> bytes:
             if time.monotonic() > end or time.thread_time() > cpu_end:
                 raise RequestTimeout
     except OSError as err:
+        if isinstance(err.__cause__ or err, TimeoutError):  # Django wraps what the server raises
+            raise RequestTimeout from err
         raise exceptions.ParseError("The connection was closed before the whole request body had arrived.") from err
     return bytes(body)
 

@@ -294,7 +294,7 @@ def examine_queue() -> Iterator[Finding]:
     elif workers == 0:
         yield broken(QUEUE, "The queue's broker answers, but no worker does.", WORKER_STEP)
     elif workers:
-        yield fine(QUEUE, f"The queue's broker answers, and so do {workers} of its workers.")
+        yield fine(QUEUE, f"The queue's broker answers, and so do its workers ({workers}).")
     yield probe_queue()
 
 

@@ -268,8 +268,12 @@ class Body(BytesIO):
 
 
 class BrokenBody(Body):
+    def __init__(self, content: bytes, error: type[OSError] = ConnectionResetError) -> None:
+        super().__init__(content)
+        self._error = error
+
     def read(self, size: int | None = -1, /) -> bytes:
-        raise ConnectionResetError
+        raise self._error
 
 
 def send(body: Body, *, token: str = "", chunked: bool = False, **headers: str) -> Any:
@@ -339,6 +343,10 @@ class TestBody:
     def test_one_that_breaks_off_is_a_400(self, token: str, chunked: bool) -> None:
         answer = send(BrokenBody(b"{}"), token=token, chunked=chunked)
         assert (answer.status_code, answer.data["code"]) == (400, "invalid_request")
+
+    def test_one_that_the_server_gives_up_waiting_for_may_be_sent_again(self, token: str, chunked: bool) -> None:
+        answer = send(BrokenBody(b"{}", TimeoutError), token=token, chunked=chunked)
+        assert (answer.status_code, answer.data["code"], answer.data["retryable"]) == (408, "request_timeout", True)
 
 
 def test_the_csrf_check_of_a_session_reads_no_form_above_the_limit(

@@ -103,6 +103,29 @@ def test_strangers_who_stall_do_not_stop_the_server(what: str, tmp_path: Path) -
         assert time.monotonic() - started < seconds * SLOWNESS
 
 
+@pytest.mark.slow
+def test_known_callers_who_stall_keep_only_the_api_busy(provider_server: ProviderServer, tmp_path: Path) -> None:
+    variables = {"IMAGE_MAX_CONCURRENCY": "30"}
+    body = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
+    with server_for(provider_server, tmp_path, **variables) as server:
+        assert requests.get(f"{server.base}/health", timeout=PATIENCE).ok
+        with ExitStack() as stack:
+            for _ in range(30):
+                stack.enter_context(connect(server.base)).sendall(STALLS["half bodies"][0].encode())
+            until(lambda: _is_told_to_come_again(server.generate_url, body), "every place is taken")
+            started = time.monotonic()
+            assert requests.get(f"{server.base}/health", timeout=PATIENCE).ok
+            assert requests.get(f"{server.base}/api/images/", timeout=PATIENCE).ok
+            assert time.monotonic() - started < 1 * SLOWNESS
+        until(lambda: requests.post(server.generate_url, json=body, timeout=PATIENCE).ok, "they have hung up")
+
+
+def _is_told_to_come_again(url: str, body: dict[str, str]) -> bool:
+    answer = requests.post(url, json=body, timeout=PATIENCE)
+    assert answer.ok or (answer.json()["code"], answer.json()["retryable"]) == ("request_timeout", True)
+    return not answer.ok
+
+
 def test_a_request_is_not_told_the_servers_environment(tmp_path: Path) -> None:
     with serving(tmp_path, DEBUG="1", MARKER="of-the-process") as (base, _master):
         page = requests.get(f"{base}/nowhere", headers={"X-Own": "of-the-caller"}, timeout=30).text

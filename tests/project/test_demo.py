@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trygo_backend.demo_setup import demo_environment
+from trygo_backend.demo import demo_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "http://127.0.0.1:8000"

@@ -17,6 +17,8 @@ import requests
 from pytest_django import Settings
 
 from trygo_backend import preflight
+from trygo_backend.environment import Environment
+from trygo_backend.server import limit_waiting_for_callers, superseded
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "trygo_backend.server"]
@@ -73,13 +75,31 @@ def test_it_serves_and_believes_nobody_about_themselves(tmp_path: Path) -> None:
         "SCRIPT_NAME": "/evil",
         "Accept": "application/json",
     }
-    with running_server(tmp_path) as (base, server):
+    with running_server(tmp_path, GUNICORN_CMD_ARGS="--threads 4") as (base, server):
         assert requests.get(f"{base}/health", headers={"Host": "any"}, timeout=30).json() == {"status": "ok"}
         assert requests.get(f"{base}/health/ready", timeout=30).json()["status"] == "ok"
         assert requests.get(f"{base}/", headers=forged, timeout=30).json()["admin"] == "http://localhost/admin/"
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
     assert (tmp_path / "stored").is_dir()
+    assert "Warning: GUNICORN_CMD_ARGS has no effect any more." in (tmp_path / "log").read_text()
+
+
+def test_a_variable_that_has_lost_its_meaning_is_reported() -> None:
+    lost = ["GUNICORN_CMD_ARGS", "WORKER_CPU_AFFINITY"]
+    assert [sentence.split()[0] for sentence in superseded(Environment(dict.fromkeys(lost, "1")))] == lost
+    assert superseded(Environment({"GUNICORN_CMD_ARGS": " ", "PORT": "8000"})) == []
+
+
+def test_a_caller_that_has_vanished_is_not_waited_for_without_end() -> None:
+    """What the listening socket is told holds for each connection that comes by it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        limit_waiting_for_callers(address[1])
+        with socket.create_connection(address), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 600
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 10_000
 
 
 def test_ctrl_c_is_the_masters_affair(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
 from django.db import IntegrityError, connection, connections, transaction
@@ -16,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from images import signals
 from images.exceptions import (
     ImageNotFound,
+    ImagesError,
     InvalidRequest,
     OpenTransactionError,
     ProviderBadImage,
@@ -24,8 +26,10 @@ from images.exceptions import (
     TooManyGenerations,
 )
 from images.models import GeneratedImage
-from images.services import delete_image, generate_image
+from images.services import agenerate_image, delete_image, generate_image, generate_image_later
+from images.services.reconciliation import reconcile
 from tests.fakes.providers import FakeProvider, Gate, png
+from tests.services.wrecks import Failing
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -241,3 +245,48 @@ class TestSignals:
         assert heard[0][1]["image"] == image
         assert heard[1][1]["error"].code == "provider_timeout"
         assert heard[2][1]["image"].pk == image.pk
+
+
+@pytest.mark.django_db(transaction=True)
+class TestPaidFor:
+    def test_a_database_that_fails_shortly_does_not_cost_the_picture(self, fake_provider: FakeProvider) -> None:
+        with connection.execute_wrapper(Failing(2, "UPDATE")):
+            image = generate_image(**WANTED)
+        image.refresh_from_db()
+        assert image.status == "ready"
+
+    def test_a_picture_that_cannot_be_recorded_stays_and_is_found(
+        self, fake_provider: FakeProvider, media_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with (
+            connection.execute_wrapper(Failing(100, "UPDATE")),
+            pytest.raises(ImagesError, match="could not be recorded") as caught,
+        ):
+            generate_image(**WANTED)
+        assert (caught.value.code, caught.value.retryable) == ("internal_error", False)
+        assert "generation_unrecorded" in caplog.text
+        assert [path.read_bytes() for path in files(media_root)] == [png()]
+        GeneratedImage.objects.update(deadline_at="2000-01-01T00:00:00Z")
+        list(reconcile(apply=True))
+        assert GeneratedImage.objects.get().status == "ready"
+        assert len(fake_provider.requests) == 1
+
+
+@pytest.mark.parametrize("function", [generate_image, agenerate_image, generate_image_later])
+def test_help_and_editors_see_every_argument(function: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    assert list(parameters) == [
+        "content_item_id", "title", "description", "variant", "user", "idempotency_key", "idempotency_scope", "seed",
+    ]  # fmt: skip
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert [name for name, one in parameters.items() if one.default is one.empty] == ["content_item_id", "title"]
+    assert inspect.iscoroutinefunction(function) == (function is agenerate_image)
+
+
+if TYPE_CHECKING:  # mypy sees them too: it reports an `ignore` that it does not need
+
+    async def _typed() -> None:
+        assert_type(generate_image(content_item_id="x", title="x", seed=1), GeneratedImage)
+        assert_type(await agenerate_image(content_item_id="x", title="x"), GeneratedImage)
+        generate_image_later(content_item_id="x")  # type: ignore[call-arg]
+        generate_image(content_item_id="x", title="x", seed="1")  # type: ignore[arg-type]

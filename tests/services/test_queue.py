@@ -21,6 +21,7 @@ from images.services.generation import run_generation
 from images.services.queue import finished, queue_problem, wait_for, waiting, worker_lost
 from images.storage import save
 from tests.fakes.providers import FakeProvider, png
+from tests.services.wrecks import Failing
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 HOUR = timedelta(hours=1)
@@ -51,10 +52,10 @@ def work_at_once(image_id: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def queue(fake_provider: FakeProvider, settings: Settings) -> Iterator[list[str]]:
+def queue(fake_provider: FakeProvider, settings: Settings) -> list[str]:
+    queued.clear()  # tests of other modules use it too
     use(settings, enqueue)
-    yield queued
-    queued.clear()
+    return queued
 
 
 def use(settings: Settings, function: Any, **more: Any) -> None:
@@ -335,6 +336,18 @@ class TestWaiting:
         delete_image(image=image)
         with pytest.raises(exceptions.ImageNotFound):
             wait_for(image, 60)
+
+    def test_looks_again_after_a_short_failure_of_the_database(self) -> None:
+        image = generate_image_later(**WANTED)
+        run_generation(image.pk)
+        with connection.execute_wrapper(Failing(2)):
+            assert wait_for(image, 60).status == "ready"
+
+    def test_does_not_claim_that_nothing_was_paid_if_the_database_stays_away(self) -> None:
+        image = generate_image_later(**WANTED)
+        with connection.execute_wrapper(Failing(100)), pytest.raises(exceptions.ImagesError) as caught:
+            wait_for(image, 0.2)
+        assert caught.value.code == "internal_error"
 
 
 def kinds(root: type[exceptions.ImagesError]) -> Iterator[type[exceptions.ImagesError]]:

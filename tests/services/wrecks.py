@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.files.base import ContentFile
+from django.db import OperationalError
 from django.utils import timezone
 
 from images.models import GeneratedImage, image_storage
@@ -15,6 +16,24 @@ from tests.fakes.providers import png
 
 LONG_AGO = timedelta(minutes=5)
 OTHER = png(colour=b"\x00\x99\x33")
+
+
+class Failing:
+    """A database that fails for so many statements, to be wrapped around a connection's.
+
+    Args:
+        times: How many.
+        verb: What they begin with.
+    """
+
+    def __init__(self, times: int, verb: str = "") -> None:
+        self._left, self._verb = times, verb
+
+    def __call__(self, execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith(self._verb) and self._left:
+            self._left -= 1
+            raise OperationalError("server closed the connection unexpectedly")
+        return execute(sql, *rest)
 
 
 def store(name: str, data: bytes = OTHER) -> str:
