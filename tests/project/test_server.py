@@ -82,7 +82,7 @@ def test_it_serves_and_believes_nobody_about_themselves(tmp_path: Path) -> None:
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
     assert (tmp_path / "stored").is_dir()
-    assert "Warning: GUNICORN_CMD_ARGS has no effect any more." in (tmp_path / "log").read_text()
+    assert "Warning: GUNICORN_CMD_ARGS" in (tmp_path / "log").read_text()
 
 
 def test_a_variable_that_has_lost_its_meaning_is_reported() -> None:
