@@ -56,7 +56,7 @@ def test_what_remains_is_in_the_exit_status_and_a_name_cannot_confuse_the_termin
     assert run("--apply", "--delete-orphans") == (out, 1)
 
 
-def test_prints_an_object_for_each_finding_and_a_summary(fake_provider: FakeProvider) -> None:
+def test_prints_an_object_for_each_discrepancy_and_a_summary(fake_provider: FakeProvider) -> None:
     image = stopped()
     store("item/hero-1763049170351.png")
     lines = [json.loads(line) for line in run("--apply", "--json")[0].splitlines()]

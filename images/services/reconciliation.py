@@ -1,7 +1,7 @@
-"""Comparing rows with files after a crash, a restored backup or a move, and putting right what differs.
+"""Comparing rows with files after a crash, a restored backup or a move, and repairing the differences.
 
-Rows are read in windows of their primary key and files folder by folder, in groups, so memory does not grow with
-their number. No transaction is held over a run: each repair stands for itself.
+Rows are read in batches and files folder by folder, so memory use does not grow with their number. Each repair is a
+transaction of its own.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from . import repair
 from .database import rows
 from .repair import Contents, look_into, possible_files, rescue
 
-__all__ = ["Finding", "Kind", "reconcile", "rescue"]
+__all__ = ["Discrepancy", "Kind", "reconcile", "rescue"]
 
-#: How many rows or files are looked at together.
+#: How many rows or files are examined together.
 BATCH = 500
 #: Everything but the long texts.
 COLUMNS = ("pk", "status", "file", "file_stem", "size_bytes", "sha256", "deadline_at", "created_at", "started_at")
-#: A half-written file that is older than this belongs to no generation any more.
+#: A half-written file older than this does not belong to a running generation.
 LEFTOVER_AFTER = timedelta(hours=1)
-#: Our own names have one folder below `draft-images/`; a few more may come from elsewhere.
+#: How many folders deep to look. Our own names have one folder below `draft-images/`; imported ones may have more.
 MAX_DEPTH = 8
 
 ALL_GONE = (
-    f"There is no file at all under {ROOT}/, although the database knows of images. Most likely the disk is not "
-    "mounted, so nothing was changed. If the files are really lost, allow it (accept_loss, --accept-loss)."
+    f"There is no file at all under {ROOT}/, although the database has images. Most likely the disk is not "
+    "mounted, so nothing was changed. If the files are really lost, confirm that with accept_loss (--accept-loss)."
 )
-#: A disk that is full or read-only keeps files from being written, but not from being compared.
+#: Files on a full or read-only disk cannot be written, but they can be compared.
 _STILL_THERE = (None, FULL, READ_ONLY)
 _LEFTOVER = re.compile(r"\..*\.part", re.DOTALL)
 _WITH_ROW = {Status.READY, Status.PENDING, Status.DELETING}
@@ -54,16 +54,16 @@ Count = Callable[[int], None]
 
 
 class Kind(StrEnum):
-    """What can be wrong between the rows and the files. The values are stable: scripts read them."""
+    """The kinds of discrepancies between rows and files. The values are stable: scripts read them."""
 
     STALE = "stale"
-    """A row is pending although its deadline is long past: its process was stopped."""
+    """A row is still pending long past its deadline: its process was stopped."""
     UNRECORDED = "unrecorded"
-    """A failed row's whole file lies there: it is paid for."""
+    """A failed row's whole file is in the storage: it was paid for."""
     MISSING = "missing"
     """A ready row has no file."""
     DAMAGED = "damaged"
-    """A row's file is no whole image."""
+    """A row's file is not a whole image."""
     CHANGED = "changed"
     """A ready row's file is a whole image, but not the one that the row describes."""
     HALF_DELETED = "half_deleted"
@@ -71,23 +71,23 @@ class Kind(StrEnum):
     ORPHAN = "orphan"
     """A whole image has no row."""
     NOT_AN_IMAGE = "not_an_image"
-    """A file has no row and is no image that the API can serve."""
+    """A file has no row and is not an image that the API can serve."""
     LEFTOVER = "leftover"
     """A half-written file was left by a process that was stopped."""
     UNREADABLE = "unreadable"
-    """The storage could not be asked about a file or a folder."""
+    """The storage could not read a file or a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was wrong.
+class Discrepancy:
+    """A difference between a row and a file.
 
     Attributes:
-        kind: What it is.
-        image_id: The row it concerns; `None` for a file that had none.
+        kind: Its kind.
+        image_id: The row's primary key; `None` for a file without a row.
         name: The file's name in the storage, or "".
-        mended: Whether it has been put right. Always false in a dry run.
-        sentence: What is the matter, and what is done about it or why it could not be.
+        mended: Whether it has been repaired. Always false in a dry run.
+        sentence: What is wrong, and what is done about it or why it could not be repaired.
     """
 
     kind: Kind
@@ -99,15 +99,15 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something that is wrong, and how to put it right.
+    """A discrepancy that has been found, and how to repair it.
 
     Attributes:
-        kind: What it is.
-        image_id: The row it concerns; `None` for a file that has none.
+        kind: Its kind.
+        image_id: The row's primary key; `None` for a file without a row.
         name: The file's name in the storage, or "".
-        sentence: What is the matter and what `repair` does about it.
-        repair: Puts it right. Returns whether it did: false if another process had put it right or changed it.
-            Raises `StorageError` if it cannot. `None` if only a person can help.
+        sentence: What is wrong, and what `repair` does about it.
+        repair: Repairs it. Returns false if another process has repaired or changed it in the meantime. Raises
+            `StorageError` if it cannot. `None` if only a person can help.
     """
 
     kind: Kind
@@ -116,9 +116,9 @@ class Problem:
     sentence: str
     repair: Callable[[], bool] | None = None
 
-    def finding(self, *, mended: bool, sentence: str = "") -> Finding:
-        """What the caller is told; `sentence` replaces the problem's own."""
-        return Finding(
+    def discrepancy(self, *, mended: bool, sentence: str = "") -> Discrepancy:
+        """What is reported to the caller; `sentence` replaces the problem's own."""
+        return Discrepancy(
             kind=self.kind, image_id=self.image_id, name=self.name, mended=mended, sentence=sentence or self.sentence
         )
 
@@ -130,53 +130,52 @@ def reconcile(
     delete_orphans: bool = False,
     accept_loss: bool = False,
     progress: Progress | None = None,
-) -> Iterator[Finding]:
-    """Find where rows and files disagree, and put it right.
+) -> Iterator[Discrepancy]:
+    """Find discrepancies between rows and files, and repair them.
 
-    It can run while the server works, and as often as one likes. An image whose server was stopped becomes ready
-    if its whole file had reached the storage (`image_generated` is sent) and fails if not
-    (`image_generation_failed` is sent). Files without a row get one that has no owner.
+    It can run while the server works, and any number of times. If a server was stopped during a generation, the image
+    becomes ready if its whole file was stored (`image_generated` is sent), and fails otherwise
+    (`image_generation_failed` is sent). A file without a row gets a row without an owner.
 
     Args:
-        apply: Put it right; without it nothing is changed.
-        verify: Read every image and compare its size and digest with the row, too.
-        delete_orphans: Remove files that have no row instead of giving them one.
-        accept_loss: Go on if the database knows of images and the storage holds no file at all.
-        progress: Called with the stage (`"rows"` or `"files"`) and how many of it have been looked at so far.
+        apply: Repair the discrepancies; otherwise nothing is changed.
+        verify: Also read every image and compare its size and digest with the row.
+        delete_orphans: Remove files without a row instead of adopting them.
+        accept_loss: Continue even if the database has images and the storage has no file at all.
+        progress: Called with the stage (`"rows"` or `"files"`) and how many have been examined so far.
 
     Yields:
-        What was wrong, one by one, each after its repair. What cannot be repaired is reported and does not stop the
-        rest.
+        Each discrepancy, after its repair. One that cannot be repaired is reported and does not stop the rest.
 
     Raises:
-        images.exceptions.StorageError: The storage is not there; the rows of its files are left as they are.
+        images.exceptions.StorageError: The storage is not available; the rows are left as they are.
     """
     check_storage(accept_loss=accept_loss)
     problems = row_problems(verify=verify, accept_loss=accept_loss, count=_counter("rows", progress))
-    yield from _findings(problems, apply=apply)
+    yield from _discrepancies(problems, apply=apply)
     problems = file_problems(delete_orphans=delete_orphans, count=_counter("files", progress))
-    yield from _findings(problems, apply=apply)
+    yield from _discrepancies(problems, apply=apply)
 
 
-def _findings(problems: Iterator[Problem], *, apply: bool) -> Iterator[Finding]:
+def _discrepancies(problems: Iterator[Problem], *, apply: bool) -> Iterator[Discrepancy]:
     for problem in problems:
-        finding = _repair(problem) if apply else problem.finding(mended=False)
-        if finding:
-            yield finding
+        discrepancy = _repair(problem) if apply else problem.discrepancy(mended=False)
+        if discrepancy:
+            yield discrepancy
 
 
-def _repair(problem: Problem) -> Finding | None:
-    """Put it right; `None` if another process has done so meanwhile."""
+def _repair(problem: Problem) -> Discrepancy | None:
+    """Repair a problem; `None` if another process has done so in the meantime."""
     if problem.repair is None:
-        return problem.finding(mended=False)
+        return problem.discrepancy(mended=False)
     try:
-        return problem.finding(mended=True) if problem.repair() else None
+        return problem.discrepancy(mended=True) if problem.repair() else None
     except StorageError as err:
-        return problem.finding(mended=False, sentence=err.message)
+        return problem.discrepancy(mended=False, sentence=err.message)
 
 
 def _counter(stage: str, progress: Progress | None) -> Callable[[int], None]:
-    """What adds up the batches of a stage for `progress`."""
+    """A function that adds up the batches of a stage for `progress`."""
     seen = 0
 
     def count(number: int) -> None:
@@ -188,19 +187,19 @@ def _counter(stage: str, progress: Progress | None) -> Callable[[int], None]:
     return count
 
 
-# --- what can be wrong with rows ---------------------------------------------------------------------------------
+# --- problems of rows ---------------------------------------------------------------------------------------------
 
 
 def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[Problem]:
-    """Everything that is wrong with the rows.
+    """The problems of rows.
 
     Args:
-        verify: Read the ready rows' files, too.
-        accept_loss: Ready rows may be without a single file.
+        verify: Also read the files of ready rows.
+        accept_loss: Continue even if no ready row has a file.
         count: Called with the number of rows of each batch.
 
     Raises:
-        StorageError: The disk has gone.
+        StorageError: The disk is gone.
     """
     late = timezone.now() - STALE_AFTER
     for batch in _batches(rows().filter(status=Status.PENDING, deadline_at__lt=late), count):
@@ -212,15 +211,15 @@ def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[P
     for batch in _batches(rows().filter(status=Status.READY), count):
         problems = [problem for row in batch for problem in _carefully(row, look)]
         if any(problem.kind == Kind.MISSING for problem in problems):
-            check_storage(accept_loss=accept_loss)  # the disk may have gone since the run began
+            check_storage(accept_loss=accept_loss)  # the disk may have been lost since the run began
         yield from problems
 
 
 def check_storage(*, accept_loss: bool) -> None:
-    """Stop if the disk is not there, or holds nothing although there are images.
+    """Make sure that the disk is available, and not empty although there are images.
 
     Raises:
-        StorageError: With the sentence for the operator.
+        StorageError: It is not; with a sentence for the operator.
     """
     refuse_missing_storage(rows_expect_files=not accept_loss and rows().filter(status=Status.READY).exists())
 
@@ -231,9 +230,10 @@ def row_problem(row: GeneratedImage, kind: Kind, sentence: str, repair_it: Calla
 
 
 def _batches(wanted: GeneratedImageQuerySet, count: Count) -> Iterator[list[GeneratedImage]]:
-    """Rows of one status in windows, newest first, which mending them does not shift.
+    """Rows of one status in batches, newest first. Repairing rows does not shift the batches.
 
-    The order is that of the index on status and time: by primary key, a database may sort all rows for each window.
+    The order is that of the index on status and time; ordered by primary key, a database might sort all rows for each
+    batch.
     """
     window = wanted = wanted.order_by("-created_at", "-pk").only(*COLUMNS)
     while batch := list(window[:BATCH]):
@@ -245,7 +245,7 @@ def _batches(wanted: GeneratedImageQuerySet, count: Count) -> Iterator[list[Gene
 
 
 def _carefully(row: GeneratedImage, look: Callable[[GeneratedImage], Problem | None]) -> Iterator[Problem]:
-    """What `look` finds, or that it could not look."""
+    """The problem that `look` finds, or that the storage could not be read."""
     try:
         problem = look(row)
     except StorageError as err:
@@ -255,7 +255,7 @@ def _carefully(row: GeneratedImage, look: Callable[[GeneratedImage], Problem | N
 
 
 def _stale(row: GeneratedImage) -> Problem:
-    """The process was stopped: either the picture reached the storage before, or it is lost."""
+    """The process was stopped: its picture was either stored before that, or is lost."""
     broken = []
     for name in possible_files(row):
         contents = look_into(name)
@@ -294,15 +294,15 @@ def _differing(row: GeneratedImage, name: str, contents: Contents) -> Problem | 
     return row_problem(row, Kind.DAMAGED, sentence, partial(repair.fail_damaged, row, name))
 
 
-# --- what can be wrong with files --------------------------------------------------------------------------------
+# --- problems of files --------------------------------------------------------------------------------------------
 
 
 def file_problems(*, delete_orphans: bool, count: Callable[[int], None]) -> Iterator[Problem]:
-    """Everything that is wrong with the files.
+    """The problems of files.
 
     Args:
-        delete_orphans: Files without a row are to be removed.
-        count: Called with the number of files of each group.
+        delete_orphans: Remove files without a row.
+        count: Called with the number of files of each batch.
     """
     entries = walk()
     while group := list(islice(entries, BATCH)):
@@ -318,12 +318,12 @@ def file_problems(*, delete_orphans: bool, count: Callable[[int], None]) -> Iter
 
 
 def _can_have_row(name: str) -> bool:
-    """Whether the name is one that a row can keep and the API serves as a picture."""
+    """Whether a row can hold the name and the API serves it as a picture."""
     return has_picture_name(name) and storage.can_have_row(name)
 
 
 def _rows_of(names: list[str]) -> dict[str, GeneratedImage]:
-    """The rows to which files belong: they name them, or knew from the start what theirs would be called."""
+    """The rows that files belong to, found by the file's name, or by `file_stem` if no file was recorded."""
     stems = {name: name.rpartition(".")[0] for name in names}
     known = rows().only(*COLUMNS).order_by("status")  # "ready" comes last and wins
     by_file = {row.file.name: row for row in known.filter(file__in=names)}
@@ -345,7 +345,7 @@ def _look(entry: Entry, row: GeneratedImage | None, *, delete_orphans: bool) -> 
         return _leftover(name)
     if row is None:
         return _orphan_to_remove(name) if delete_orphans and is_plain_name(name) else _orphan(name)
-    # What is pending is being written, or was found with the rows; likewise what is being deleted.
+    # A pending row's file is being written, or was reported with the rows; the same holds for a deletion.
     return None if row.status in _WITH_ROW else _unrecorded(row, name)
 
 
@@ -376,9 +376,9 @@ def _orphan(name: str) -> Problem | None:
         if contents is None:
             return None  # deleted since it was listed
     if contents and contents.info:
-        sentence = "The image has no row; it gets one and belongs to nobody."
+        sentence = "The image has no row; it gets one without an owner."
         return Problem(kind=Kind.ORPHAN, name=name, sentence=sentence, repair=partial(repair.adopt, name, contents))
-    sentence = "The file has no row and is no whole PNG, JPEG or WebP image; it is left alone."
+    sentence = "The file has no row and is not a whole PNG, JPEG or WebP image; it is left alone."
     return Problem(kind=Kind.NOT_AN_IMAGE, name=name, sentence=sentence)
 
 
@@ -388,7 +388,7 @@ def _orphan_to_remove(name: str) -> Problem:
     return Problem(kind=kind, name=name, sentence=sentence, repair=partial(repair.remove_orphan, name))
 
 
-# --- which files there are ---------------------------------------------------------------------------------------
+# --- listing files ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +400,7 @@ class Entry:
 
 
 def refuse_missing_storage(*, rows_expect_files: bool) -> None:
-    """Stop if the disk is not there: its files are not lost, and come back with it.
+    """Stop if the disk is not mounted: its files are not lost, and come back with it.
 
     Args:
         rows_expect_files: Whether there must be at least one file.
@@ -419,9 +419,9 @@ def refuse_missing_storage(*, rows_expect_files: bool) -> None:
 
 
 def walk(folder: str = ROOT, depth: int = MAX_DEPTH) -> Iterator[Entry]:
-    """Every file below a folder; hidden folders and symbolic links to folders are left out.
+    """Every file below a folder, without hidden folders and symbolic links to folders.
 
-    A folder that cannot be listed is an entry of its own and does not stop the rest.
+    A folder that cannot be listed is an entry with an error and does not stop the rest.
     """
     try:
         folders, files = storage.list_folder(folder)
@@ -437,6 +437,6 @@ def walk(folder: str = ROOT, depth: int = MAX_DEPTH) -> Iterator[Entry]:
 
 
 def _is_link(folder: str) -> bool:
-    """Whether a folder is a link to somewhere else: what lies there is not ours, and may lead back here."""
+    """Whether a folder is a symbolic link, which may lead out of the storage or back into it."""
     path = local_path(image_storage(), folder)
     return path is not None and os.path.islink(path)

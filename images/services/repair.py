@@ -1,7 +1,7 @@
-"""How `reconcile` puts rows and files right, one at a time.
+"""How `reconcile` repairs rows and files, one at a time.
 
-Every change of a row is one conditional UPDATE on the state in which it was found, so that a generation that is still
-running, a deletion, or another reconciliation is never overruled: the one that comes second changes nothing.
+Every change of a row is one UPDATE that is conditional on the state in which the row was found. So a running
+generation, a deletion or another reconciliation is never overwritten: whichever comes second changes nothing.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ DAMAGED = "The file in the storage was damaged and has been removed. Ask for the
 
 
 def record_file(row: GeneratedImage, name: str, contents: Contents) -> bool:
-    """Let a pending or failed row become ready with the whole image that was made for it."""
+    """Make a pending or failed row ready with the whole image that was made for it."""
     finished = modified_at(name) or timezone.now()
     done = _change(
         row, status=Status.READY, finished_at=finished, error_code="", error_message="", **facts(name, contents)
     )
     if done:
-        _tell(row.pk, None)
+        _send_signal(row.pk, None)
     return done
 
 
 def correct(row: GeneratedImage, name: str, contents: Contents) -> bool:
-    """Let a ready row describe the whole image that lies there."""
+    """Make a ready row describe the whole image that is in the storage."""
     return _change(row, **facts(name, contents))
 
 
 def fail_stopped(row: GeneratedImage, broken: list[str]) -> bool:
-    """Let a row whose process was stopped fail, and remove what is no whole image of its files.
+    """Fail a row whose process was stopped, and remove those of its files that are not whole images.
 
     Raises:
-        StorageError: A file could not be removed; the row has failed all the same.
+        StorageError: A file could not be removed; the row has still been marked as failed.
     """
     error = QueueUnavailable(NO_WORKER_STARTED) if row.started_at is None else ImagesError(STOPPED)
     done = _change(
@@ -64,22 +64,22 @@ def fail_stopped(row: GeneratedImage, broken: list[str]) -> bool:
         error_message=error.message,
     )
     if done:
-        _tell(row.pk, error)
+        _send_signal(row.pk, error)
         for name in broken:
             storage.remove(name)
     return done
 
 
 def fail_missing(row: GeneratedImage) -> bool:
-    """Let a ready row without a file fail. It keeps the file's name, so that a file that comes back is found."""
+    """Fail a ready row without a file. It keeps the file's name, so that the file is found if it comes back."""
     return _change(row, status=Status.FAILED, error_code=StorageError.code, error_message=LOST)
 
 
 def fail_damaged(row: GeneratedImage, name: str) -> bool:
-    """Let a row whose file is no whole image fail, and remove the file.
+    """Fail a row whose file is not a whole image, and remove the file.
 
     Raises:
-        StorageError: The file could not be removed; the row has failed all the same.
+        StorageError: The file could not be removed; the row has still been marked as failed.
     """
     done = row.status == Status.FAILED or _change(
         row, status=Status.FAILED, error_code=StorageError.code, error_message=DAMAGED
@@ -90,7 +90,7 @@ def fail_damaged(row: GeneratedImage, name: str) -> bool:
 
 
 def finish_deletion(row: GeneratedImage) -> bool:
-    """Finish what a stopped process began.
+    """Finish the deletion that a stopped process began.
 
     Raises:
         StorageError: The file could not be removed.
@@ -103,7 +103,7 @@ def finish_deletion(row: GeneratedImage) -> bool:
 
 
 def _change(row: GeneratedImage, **values: Any) -> bool:
-    """Change the row if it is still what was looked at; whether it was."""
+    """Change the row if it is still in the state in which it was found. Returns whether it was."""
     found = rows().filter(pk=row.pk, status=row.status, file=row.file.name or "", deadline_at=row.deadline_at)
     done = bool(found.update(**values))
     if done:
@@ -127,8 +127,8 @@ def facts(name: str, contents: Contents) -> dict[str, Any]:
     }
 
 
-def _tell(pk: uuid.UUID, error: ImagesError | None) -> None:
-    """Send the signal that the stopped process could not send any more."""
+def _send_signal(pk: uuid.UUID, error: ImagesError | None) -> None:
+    """Send the signal that the stopped process could no longer send."""
 
     def send() -> None:
         image = rows().filter(pk=pk).first()
@@ -143,14 +143,14 @@ def _tell(pk: uuid.UUID, error: ImagesError | None) -> None:
 
 
 def possible_files(row: GeneratedImage) -> list[str]:
-    """What the file of an unfinished row may be called."""
+    """The names that the file of an unfinished row may have."""
     return list(dict.fromkeys([*filter(None, [row.file.name]), *possible_names(row.file_stem)]))
 
 
 def rescue(row: GeneratedImage) -> bool:
-    """Let an unfinished row become ready if its whole file is in the storage; whether it did.
+    """Make an unfinished row ready if its whole file is in the storage. Returns whether it was.
 
-    For whoever comes upon a row whose process was stopped and is about to pay for the same picture again.
+    Call it before paying again for a picture whose process was stopped.
 
     Raises:
         StorageError: The storage cannot tell.
@@ -166,7 +166,7 @@ def rescue(row: GeneratedImage) -> bool:
 
 
 def adopt(name: str, contents: Contents) -> bool:
-    """Make a row for a whole image that has none; whether it was done.
+    """Create a row for a whole image that has none. Returns whether it did.
 
     Raises:
         StorageError: The storage cannot tell whether the file is still there.
@@ -185,12 +185,12 @@ def adopt(name: str, contents: Contents) -> bool:
 
 
 def row_of_file(name: str, contents: Contents, *, modified: datetime | None) -> GeneratedImage:
-    """A row, not yet written, that has no owner and holds all that a whole image and its name tell.
+    """An unsaved row without an owner that holds everything that a whole image and its name tell.
 
     Args:
         name: In the storage.
         contents: What the file holds.
-        modified: When the file was last written; it counts if the name tells no time.
+        modified: When the file was last written, for names that tell no time.
     """
     variant, created = read_file_name(name) or ("", modified or timezone.now())
     if timezone.is_aware(created) and not settings.USE_TZ:
@@ -207,13 +207,13 @@ def row_of_file(name: str, contents: Contents, *, modified: datetime | None) -> 
 
 
 def write_rows(images: list[GeneratedImage]) -> dict[str, uuid.UUID]:
-    """Write rows of adopted files, and leave out those that another process has written meanwhile.
+    """Write rows of adopted files, except those that another process has written in the meantime.
 
     Args:
         images: From `row_of_file`.
 
     Returns:
-        For each of the files that has a row now, the key of that row.
+        The primary key of the row of each file that has one now.
     """
     names = [image.file_name for image in images]
     found: dict[str, uuid.UUID] = {}
@@ -223,13 +223,13 @@ def write_rows(images: list[GeneratedImage]) -> dict[str, uuid.UUID]:
         images = [image for image in images if image.file_name not in found]
         if not images:
             break
-        for image in images:  # two files that differ in nothing but their extension want the same stem
+        for image in images:  # two files that differ only in their extension have the same stem
             image.file_stem = image.file_name
     return found
 
 
 def remove_orphan(name: str) -> bool:
-    """Remove a file that has no row, whatever it is.
+    """Remove a file that has no row, whether it is an image or not.
 
     Raises:
         StorageError: It could not be removed.
@@ -241,18 +241,18 @@ def remove_orphan(name: str) -> bool:
     return True
 
 
-# --- what files hold ---------------------------------------------------------------------------------------------
+# --- contents of files --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         size: In bytes.
         sha256: In hex digits.
-        info: What image it is; `None` if it is not a whole image.
-        problem: Why it is not, or "".
+        info: The image's format and size; `None` if it is not a whole image.
+        problem: Why it is not one, or "".
     """
 
     size: int
@@ -262,7 +262,7 @@ class Contents:
 
 
 def judge(data: bytes) -> Contents:
-    """Say what a file holds. No limit on its size or its pixels applies: it is stored already, perhaps for years."""
+    """Inspect a file that is stored already. So no limit on its size or its pixels applies."""
     info, problem = None, ""
     try:
         info = inspect_image(data, max_bytes=len(data), max_pixels=2**63)
@@ -272,7 +272,7 @@ def judge(data: bytes) -> Contents:
 
 
 def look_into(name: str) -> Contents | None:
-    """Read a file and judge it; `None` if there is no such file. It is in memory only meanwhile.
+    """Read a file and inspect it; `None` if there is no such file.
 
     Raises:
         StorageError: It cannot be read, or is larger than `IMAGES["MAX_IMAGE_BYTES"]`.

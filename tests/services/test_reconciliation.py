@@ -58,7 +58,7 @@ class TestStopped:
         assert image.status == "failed"
         assert not image_storage().exists(f"{image.file_stem}.png")
 
-    def test_a_generation_under_way_is_no_finding(self) -> None:
+    def test_a_generation_under_way_is_not_reported(self) -> None:
         stopped(deadline_at=timezone.now())
         assert mend() == []
 
@@ -141,8 +141,8 @@ class TestFiles:
     def test_what_is_no_whole_picture_is_left_alone(self) -> None:
         left = {store("item/broken.png", OTHER[:-1]), store("item/page.html", b"<p>"), store("item/a.png/b", OTHER)}
         found = list(reconcile(apply=True))
-        assert [(finding.kind, finding.mended) for finding in found] == [(Kind.NOT_AN_IMAGE, False)] * 3
-        assert {finding.name for finding in found} == left
+        assert [(discrepancy.kind, discrepancy.mended) for discrepancy in found] == [(Kind.NOT_AN_IMAGE, False)] * 3
+        assert {discrepancy.name for discrepancy in found} == left
         assert all(image_storage().exists(name) for name in left)
         assert not GeneratedImage.objects.exists()
 

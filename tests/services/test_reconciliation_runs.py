@@ -11,7 +11,7 @@ from pytest_django import Settings
 from images import signals
 from images.exceptions import StorageError
 from images.models import GeneratedImage, image_storage
-from images.services.reconciliation import Finding, Kind, file_problems, reconcile, row_problems
+from images.services.reconciliation import Discrepancy, Kind, file_problems, reconcile, row_problems
 from tests.fakes.providers import FakeProvider
 from tests.fakes.storages import BROKEN, use_storage
 from tests.services.wrecks import mend, ready, stopped, store
@@ -53,8 +53,8 @@ class TestLostDisk:
         ready()
         use_storage(settings, BROKEN)
         found = list(reconcile(apply=True, verify=True, accept_loss=True))
-        assert {finding.kind for finding in found} == {Kind.UNREADABLE}
-        assert not any(finding.mended or "secret" in finding.sentence for finding in found)
+        assert {discrepancy.kind for discrepancy in found} == {Kind.UNREADABLE}
+        assert not any(discrepancy.mended or "secret" in discrepancy.sentence for discrepancy in found)
         assert GeneratedImage.objects.get().status == "ready"
 
 
@@ -101,9 +101,9 @@ class TestRun:
         (media_root / str(ready().file.name)).unlink()
         store("item/hero-1.png")
         before = list(GeneratedImage.objects.order_by("pk").values()), sorted(media_root.rglob("*"))
-        found = [finding.kind for finding in reconcile(verify=True)]
+        found = [discrepancy.kind for discrepancy in reconcile(verify=True)]
         assert found == [Kind.STALE, Kind.HALF_DELETED, Kind.MISSING, Kind.ORPHAN]
-        assert not any(finding.mended for finding in reconcile())
+        assert not any(discrepancy.mended for discrepancy in reconcile())
         assert before == (list(GeneratedImage.objects.order_by("pk").values()), sorted(media_root.rglob("*")))
 
     def test_what_cannot_be_mended_is_told_and_stops_nothing(
@@ -114,8 +114,8 @@ class TestRun:
         place.unlink()
         (place / "in the way").mkdir(parents=True)
         stopped()
-        found: list[Finding] = list(reconcile(apply=True))
-        assert [(finding.kind, finding.mended) for finding in found] == [
+        found: list[Discrepancy] = list(reconcile(apply=True))
+        assert [(discrepancy.kind, discrepancy.mended) for discrepancy in found] == [
             (Kind.STALE, True),
             (Kind.HALF_DELETED, False),
         ]

@@ -64,6 +64,6 @@ def stopped(**changes: Any) -> GeneratedImage:
 
 def mend(**options: Any) -> list[tuple[Kind, bool]]:
     """What is found and mended; afterwards nothing must be left to be found."""
-    found = [(finding.kind, finding.mended) for finding in reconcile(apply=True, **options)]
+    found = [(discrepancy.kind, discrepancy.mended) for discrepancy in reconcile(apply=True, **options)]
     assert list(reconcile(apply=True, **options)) == []
     return found

@@ -113,7 +113,7 @@ def test_reconciliation_finds_what_is_missing_and_what_belongs_to_nobody(bucket:
     bucket.delete_object(Bucket=BUCKET, Key=lost.file_name)
     bucket.put_object(Bucket=BUCKET, Key="draft-images/item-2/hero-1763049170351.png", Body=png(32, 18))
     bucket.put_object(Bucket=BUCKET, Key="other-app/file.txt", Body=b"none of ours")
-    found = {finding.kind: finding.mended for finding in reconcile(apply=True, verify=True)}
+    found = {discrepancy.kind: discrepancy.mended for discrepancy in reconcile(apply=True, verify=True)}
     assert found == {Kind.MISSING: True, Kind.ORPHAN: True}
     lost.refresh_from_db()
     adopted = GeneratedImage.objects.get(content_item_id="item-2")

@@ -10,14 +10,14 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...services.reconciliation import Finding, reconcile
+from ...services.reconciliation import Discrepancy, reconcile
 from ..base import ImagesCommand, ProgressLine
 
 
 class Command(ImagesCommand):
     help = """Find and repair differences between the database and the stored files; without --apply, report only.
 
-What is found, and what --apply does:
+Kinds of discrepancies, and what --apply does about each:
   stale         pending long after its deadline: ready if its whole file is there, otherwise failed
   unrecorded    failed, but its whole file is there: ready, since it was paid for
   missing       ready, but without a file: failed
@@ -25,8 +25,8 @@ What is found, and what --apply does:
   leftover      a half-written file older than an hour: removed
   orphan        an image without a row: gets a row without an owner; removed with --delete-orphans
   not_an_image  another file without a row: left alone; removed with --delete-orphans
-  changed       --verify: another whole image than the row says: the row is corrected
-  damaged       a row's file that is not a whole image: removed, and the row failed
+  changed       --verify: a whole image that does not match its row: the row is corrected
+  damaged       a row's file that is not a whole image: removed, and the row is failed
   unreadable    a file or folder that the storage could not read: left alone
 
 It can run while the server works. The exit status is 0 if nothing remains to be done, otherwise 1.
@@ -35,12 +35,12 @@ Examples:
   manage.py reconcile_images                    what would be done
   manage.py reconcile_images --apply            after a crash
   manage.py reconcile_images --apply --verify   after a power cut or a restored backup; reads every file
-  manage.py reconcile_images --json | jq        for programs: one object for each finding, then a summary
+  manage.py reconcile_images --json | jq        for programs: one object for each discrepancy, then a summary
 """
     interrupted = "Interrupted. Run it again to continue."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--apply", action="store_true", help="Repair what is found.")
+        parser.add_argument("--apply", action="store_true", help="Repair the discrepancies.")
         parser.add_argument("--verify", action="store_true", help="Read every image and compare size and SHA-256.")
         parser.add_argument(
             "--delete-orphans", action="store_true", help="Remove files without a row instead of adopting them."
@@ -51,42 +51,44 @@ Examples:
             help="Continue even if the database has images and the storage has no file at all, which usually "
             "means that a disk is not mounted.",
         )
-        parser.add_argument("--json", action="store_true", help="Print a JSON object for each finding and a summary.")
+        parser.add_argument(
+            "--json", action="store_true", help="Print a JSON object for each discrepancy and a summary."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._line = ProgressLine(self.stderr)
         self._json: bool = options["json"]
-        findings: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         mended = 0
         try:
-            for finding in reconcile(
+            for discrepancy in reconcile(
                 apply=options["apply"],
                 verify=options["verify"],
                 delete_orphans=options["delete_orphans"],
                 accept_loss=options["accept_loss"],
                 progress=lambda stage, count: self._line.show(f"Looking at {stage}... {count}"),
             ):
-                findings[finding.kind.value] += 1
-                mended += finding.mended
-                self._report(finding, apply=options["apply"])
+                counts[discrepancy.kind.value] += 1
+                mended += discrepancy.mended
+                self._report(discrepancy, apply=options["apply"])
         finally:
             self._line.clear()
-        self._sum_up(findings, mended, apply=options["apply"])
+        self._sum_up(counts, mended, apply=options["apply"])
 
-    def _report(self, finding: Finding, *, apply: bool) -> None:
+    def _report(self, discrepancy: Discrepancy, *, apply: bool) -> None:
         self._line.clear()
         if self._json:
-            self.stdout.write(json.dumps(asdict(finding), default=str))
+            self.stdout.write(json.dumps(asdict(discrepancy), default=str))
             return
-        done = "mended" if finding.mended else "left" if apply else "found"
-        what = " ".join(filter(None, [str(finding.image_id or ""), _printable(finding.name)]))
-        self.stdout.write(f"{done:<7} {finding.kind.value:<13} {what}: {finding.sentence}")
+        done = "mended" if discrepancy.mended else "left" if apply else "found"
+        what = " ".join(filter(None, [str(discrepancy.image_id or ""), _printable(discrepancy.name)]))
+        self.stdout.write(f"{done:<7} {discrepancy.kind.value:<13} {what}: {discrepancy.sentence}")
 
-    def _sum_up(self, findings: Counter[str], mended: int, *, apply: bool) -> None:
-        total = findings.total()
+    def _sum_up(self, counts: Counter[str], mended: int, *, apply: bool) -> None:
+        total = counts.total()
         if self._json:
-            counts = dict(sorted(findings.items()))
-            summary = {"findings": total, "mended": mended, "remaining": total - mended, "by_kind": counts}
+            by_kind = dict(sorted(counts.items()))
+            summary = {"findings": total, "mended": mended, "remaining": total - mended, "by_kind": by_kind}
             self.stdout.write(json.dumps({"summary": summary}))
         elif not total:
             self.stdout.write("Rows and files agree.")
@@ -98,5 +100,5 @@ Examples:
 
 
 def _printable(name: str) -> str:
-    """A name that cannot confuse a terminal: files may be called anything."""
+    """The name without characters that could confuse a terminal."""
     return name if name.isprintable() else ascii(name)
