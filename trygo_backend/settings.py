@@ -219,7 +219,6 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Images",
     "DESCRIPTION": "Send a title, get the address of a generated picture.",
     "VERSION": "1",
-    "PREPROCESSING_HOOKS": ["images.api.schema.drop_twins"],
     "SERVE_AUTHENTICATION": [],
     "SERVE_INCLUDE_SCHEMA": False,
     # The pages' scripts come with the package, so they need no internet access.

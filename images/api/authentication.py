@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
 from rest_framework.authentication import (
     BaseAuthentication,
@@ -14,6 +15,7 @@ from rest_framework.authentication import (
     TokenAuthentication,
     get_authorization_header,
 )
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from ..conf import conf
@@ -53,6 +55,11 @@ class ImagesTokenAuthentication(TokenAuthentication):
         if words and words[0].lower() == b"bearer":
             self.keyword = "Bearer"
         return super().authenticate(request)
+
+    def authenticate_credentials(self, key: str) -> tuple[Any, Any]:
+        if not apps.is_installed("rest_framework.authtoken"):
+            raise AuthenticationFailed("This server knows no tokens: rest_framework.authtoken is not installed.")
+        return super().authenticate_credentials(key)
 
     def authenticate_header(self, request: Request) -> str:
         return "Token"

@@ -5,20 +5,35 @@ Errors, headers and examples are kept here, so that the views stay short.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rest_framework import serializers
 
 from .. import exceptions as errors
+from .authentication import ImagesSessionAuthentication, ImagesTokenAuthentication
 from .errors import RequestTimeout
-from .serializers import FilterSerializer, GenerateSerializer, ImageSerializer, PendingImageSerializer
+from .serializers import (
+    FilterSerializer,
+    GenerateSerializer,
+    ImageErrorSerializer,
+    ImageSerializer,
+    PendingImageSerializer,
+)
 
 try:
     from drf_spectacular.authentication import SessionScheme
-    from drf_spectacular.extensions import OpenApiAuthenticationExtension
+    from drf_spectacular.drainage import set_override
+    from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
     from drf_spectacular.types import OpenApiTypes
-    from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+    from drf_spectacular.utils import (
+        OpenApiExample,
+        OpenApiParameter,
+        OpenApiResponse,
+        extend_schema,
+        extend_schema_serializer,
+    )
 except ImportError:  # pragma: no cover - the extra [schema] is not installed
     extend_schema = None  # type: ignore[assignment]
 
@@ -224,12 +239,9 @@ def documented(operation: str) -> Callable[[ViewMethod], ViewMethod]:
 
 
 def drop_twins(endpoints: list[Any], **_: Any) -> list[Any]:
-    """A drf-spectacular preprocessing hook that lists each call once, although two forms of its path are routed.
-
-    The documented form stays: with a slash for the collection, without one for `generate`.
-    """
-    twins = {"/api/images", "/api/images/generate/"}
-    return [endpoint for endpoint in endpoints if not endpoint[0].endswith(tuple(twins))]
+    """A drf-spectacular preprocessing hook that changes nothing any more: each call is listed once without it."""
+    warnings.warn("images.api.schema.drop_twins is not needed any more.", DeprecationWarning, stacklevel=2)
+    return endpoints
 
 
 if extend_schema is not None:
@@ -238,6 +250,28 @@ if extend_schema is not None:
         """A session, as drf-spectacular describes it."""
 
         target_class = "images.api.authentication.ImagesSessionAuthentication"
+
+    # A host is likely to have an "Image" and an "Error" of its own.
+    for _serializer in (
+        DeletedSerializer, ErrorSerializer, GenerateSerializer, ImageErrorSerializer, ImageSerializer,
+        PendingImageSerializer,
+    ):  # fmt: skip
+        extend_schema_serializer(component_name=f"Images{_serializer.__name__.removesuffix('Serializer')}")(
+            _serializer
+        )
+
+    # A host's views may use REST framework's own classes beside ours: it is the same scheme under the same name.
+    for _authentication in (ImagesTokenAuthentication, ImagesSessionAuthentication):
+        set_override(_authentication, "suppress_collision_warning", True)
+
+    class WordFieldScheme(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+        """The words in place: as components, they would collide with other words that a host calls `status`."""
+
+        target_class = "images.api.serializers.WordField"
+
+        def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+            words = [*self.target.choices, *([None] if self.target.allow_null else [])]
+            return {"type": "string", "allOf": [{"enum": words}]}
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
         """Callers from trusted networks send no credentials, so there is nothing to fill in."""

@@ -31,6 +31,10 @@ class ContentItemIdField(serializers.CharField):
         return value
 
 
+class WordField(serializers.ChoiceField):
+    """One of a few words; the OpenAPI schema lists them in place (`schema.py`)."""
+
+
 class GenerateSerializer(serializers.Serializer[Any]):
     """A request for an image."""
 
@@ -44,7 +48,7 @@ class GenerateSerializer(serializers.Serializer[Any]):
         style={"base_template": "textarea.html"},
         help_text=_("As long as a whole article's outline; a summary of it goes into the prompt."),
     )
-    variant = serializers.ChoiceField(choices=Variant.choices, default=Variant.HERO, allow_null=True)
+    variant = WordField(choices=Variant.choices, default=Variant.HERO, allow_null=True)
 
     def arguments(self) -> dict[str, Any]:
         """The validated data under the names that `generate_image` uses."""
@@ -83,7 +87,8 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
         help_text="The absolute URL of the picture; null as long as there is none."
     )
     contentItemId = serializers.CharField(source="content_item_id")
-    status = serializers.ChoiceField(choices=Status.choices, source="current_status")
+    variant = WordField(choices=Variant.choices)
+    status = WordField(choices=Status.choices, source="current_status")
     mimeType = serializers.CharField(source="mime_type")
     createdAt = MomentField(source="created_at")
     error = serializers.SerializerMethodField(help_text="Why there is no picture, if the generation failed.")

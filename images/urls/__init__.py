@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpResponseBase
 from django.urls import path
 
 from ..api.views import FORM_PARSERS, ImageViewSet, non_atomic
@@ -12,21 +16,22 @@ from . import media
 
 app_name = media.app_name
 
-_collection = non_atomic(
-    ImageViewSet.as_view(
-        {"get": "list", "post": "create"}, parser_classes=[*ImageViewSet.parser_classes, *FORM_PARSERS]
-    )
-)
-_generate = non_atomic(ImageViewSet.as_view({"post": "generate"}))
-_detail = non_atomic(ImageViewSet.as_view({"get": "retrieve", "delete": "destroy"}))
+
+def _view(actions: dict[str, str], **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+    return non_atomic(ImageViewSet.as_view(actions, **initkwargs))
+
+
+_COLLECTION = {"get": "list", "post": "create"}
+_PARSERS = [*ImageViewSet.parser_classes, *FORM_PARSERS]
 
 # Old callers leave the trailing slash out and Django's APPEND_SLASH cannot redirect a POST, so both forms are routed.
+# An OpenAPI schema shows one of them: `schema=None` keeps the other one out.
 urlpatterns = [
-    path("api/images/", _collection, name="image-list"),
-    path("api/images", _collection),
-    path("api/images/generate", _generate, name="image-generate"),
-    path("api/images/generate/", _generate),
+    path("api/images/", _view(_COLLECTION, parser_classes=_PARSERS), name="image-list"),
+    path("api/images", _view(_COLLECTION, parser_classes=_PARSERS, schema=None)),
+    path("api/images/generate", _view({"post": "generate"}), name="image-generate"),
+    path("api/images/generate/", _view({"post": "generate"}, schema=None)),
     # An id may hold slashes: the old form is contentItemId/filename.
-    path("api/images/<path:image_id>", _detail, name="image-detail"),
+    path("api/images/<path:image_id>", _view({"get": "retrieve", "delete": "destroy"}), name="image-detail"),
     *media.urlpatterns,
 ]

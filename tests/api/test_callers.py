@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import override_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
@@ -56,6 +57,15 @@ def test_a_wrong_token_is_a_401_with_its_own_code(
     answer = anonymous.post(URL, BODY, format="json", headers={"authorization": header})
     assert (answer.status_code, answer.json()["code"]) == (401, "authentication_failed")
     assert "WWW-Authenticate" in answer
+
+
+@pytest.mark.parametrize("keyword", ["Token", "Bearer"])
+def test_a_token_is_a_401_in_a_project_without_tokens(
+    anonymous: APIClient, fake_provider: FakeProvider, settings: Any, keyword: str
+) -> None:
+    with override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if not app.endswith("authtoken")]):
+        answer = anonymous.post(URL, BODY, format="json", headers={"authorization": f"{keyword} 0123abcd"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "authentication_failed")
 
 
 def test_a_revoked_token_and_a_disabled_account_are_turned_away(

@@ -112,8 +112,8 @@ def test_every_error_has_the_one_body(schema: Any) -> None:
         for status, response in operation(schema, call)["responses"].items():
             if int(status) >= 400:
                 content = response["content"]["application/json"]
-                assert content["schema"] == {"$ref": "#/components/schemas/Error"}, (call, status)
-    body = schema["components"]["schemas"]["Error"]
+                assert content["schema"] == {"$ref": "#/components/schemas/ImagesError"}, (call, status)
+    body = schema["components"]["schemas"]["ImagesError"]
     assert set(body["required"]) == {"error", "code", "retryable", "timestamp", "details"}
 
 
@@ -154,7 +154,7 @@ def test_requests_say_what_they_take(schema: Any) -> None:
     [image_id] = operation(schema, DELETE)["parameters"]
     assert "contentItemId/filename" in image_id["description"]
     assert len(image_id["examples"]) == 2
-    wanted = schema["components"]["schemas"]["Generate"]
+    wanted = schema["components"]["schemas"]["ImagesGenerate"]
     assert set(wanted["required"]) == {"contentItemId", "title"}
     assert wanted["properties"]["description"]["nullable"]
 

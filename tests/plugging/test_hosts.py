@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.plugging.projects import follow_commands, make_host, see
 
@@ -267,3 +268,29 @@ def test_the_hosts_own_pytest_gets_the_fixture_and_spends_nothing(tmp_path: Path
     ]
     (host.folder / "test_illustrations.py").write_text("\n".join(lines))
     assert "2 passed" in host.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_illustrations.py").stdout
+
+
+SPECTACULAR = """
+INSTALLED_APPS += ["drf_spectacular"]
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
+"""
+OWN_API = """
+from django.urls import include
+from newsroom.openapi import Pictures
+urlpatterns += [path("", include("images.urls")), path("pictures/", Pictures.as_view())]
+"""
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_the_hosts_schema_validates_without_warnings(tmp_path: Path, own_first: bool) -> None:
+    urls = OWN_API if own_first else f"{OWN_API}urlpatterns.reverse()\n"
+    host = make_host(tmp_path / "site", settings=SPECTACULAR, urls=urls)
+    done = host.run("manage.py", "spectacular", "--validate", "--fail-on-warn", "--file", "schema.yml")
+    assert "Warning" not in done.stderr
+    schema = yaml.safe_load((host.folder / "schema.yml").read_text())
+    assert {path for path in schema["paths"] if "images" in path} == {
+        "/api/images/",
+        "/api/images/generate",
+        "/api/images/{image_id}",
+    }
+    assert sorted(schema["components"]["securitySchemes"]) == ["cookieAuth", "tokenAuth"]
