@@ -65,13 +65,46 @@ def inspect_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         mime_type, extension, size = "image/webp", "webp", _webp_size(data)
     else:
-        raise NotAnImage("it is neither PNG, JPEG nor WebP")
+        raise NotAnImage(f"it is {_other_kind(data)}")
     width, height = size
     if not width or not height:
         raise NotAnImage("it has no width or no height")
     if width * height > max_pixels:
         raise NotAnImage(f"it has {width} x {height} pixels, more than the {max_pixels} allowed")
     return ImageInfo(mime_type=mime_type, extension=extension, width=width, height=height)
+
+
+# --- What providers and gateways send in an image's place ----------------------------------------------------------
+
+#: How it begins, and what it is called. The first that fits counts.
+_OTHER_KINDS = [
+    (re.compile(beginning, re.IGNORECASE | re.DOTALL), kind)
+    for beginning, kind in [
+        (rb"\s*\Z", "empty"),
+        (rb"GIF8[79]a", "a GIF"),
+        (rb"BM.{4}\0\0\0\0", "a BMP"),
+        (rb"II\*\0|MM\0\*", "a TIFF"),
+        (rb".{4}ftypavi[fs]", "an AVIF"),
+        (rb".{4}ftyp(?:hei|hev|mif1)", "a HEIC"),
+        (rb".{4}ftyp", "a video"),
+        (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL"),
+        (rb"%PDF-", "a PDF"),
+        (rb"PK\x03\x04", "a ZIP archive"),
+        (rb"\x1f\x8b", "compressed with gzip"),
+        (rb"data:image/|(?:iVBORw0KGgo|/9j/|UklGR)[\w+/]", "text in base64"),
+        (rb"\s*<(?:!doctype html|html|head|body)", "an HTML page"),
+        (rb"\s*<(?:[?!].{0,1000}?<)?svg[\s>]", "an SVG"),
+        (rb"\s*<", "HTML or XML"),
+        (rb"\s*[{\[]", "JSON"),
+        (rb"[\t\n\r\x20-\x7e]{1,200}(?:\Z|(?<=.{200}))", "plain text"),
+    ]
+]
+
+
+def _other_kind(data: bytes) -> str:
+    """What bytes are that are no PNG, JPEG or WebP."""
+    start = data[:2000].removeprefix(b"\xef\xbb\xbf")
+    return next((kind for beginning, kind in _OTHER_KINDS if beginning.match(start)), "neither PNG, JPEG nor WebP")
 
 
 # --- PNG (the PNG specification, third edition): chunks, their checksums and their order ----------------------------

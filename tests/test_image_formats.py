@@ -107,20 +107,32 @@ def test_damage_anywhere_raises_nothing_but_not_an_image(name: str, data: st.Dat
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "kind"),
     [
-        b"",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        b"<!DOCTYPE html><p>error</p>",
-        b"just text",
-        picture("GIF"),
-        picture("BMP"),
-        picture("TIFF"),
-        b"RIFF\x04\0\0\0WAVE",
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG"),
+        (b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg width="1">', "an SVG"),
+        (b"<!DOCTYPE html><p>error</p><svg>", "an HTML page"),
+        (b"\xef\xbb\xbf\n<html><head>", "an HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "HTML or XML"),
+        (b'{"error": "no"}', "JSON"),
+        (b"[1]", "JSON"),
+        (b"just text", "plain text"),
+        (b"just text " * 1000, "plain text"),
+        (b"just text " * 10 + b"\0", "neither PNG, JPEG nor WebP"),
+        (b"iVBORw0KGgoAAAANSUhEUg", "text in base64"),
+        (b"\x1f\x8b\x08\0", "compressed with gzip"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "an AVIF"),
+        (b"%PDF-1.7", "a PDF"),
+        (picture("GIF"), "a GIF"),
+        (picture("BMP"), "a BMP"),
+        (picture("TIFF"), "a TIFF"),
+        (b"RIFF\x04\0\0\0WAVE", "neither PNG, JPEG nor WebP"),
     ],
 )
-def test_other_formats_are_not_images(data: bytes) -> None:
-    with pytest.raises(NotAnImage, match="neither PNG, JPEG nor WebP"):
+def test_other_formats_are_not_images_and_are_called_by_name(data: bytes, kind: str) -> None:
+    with pytest.raises(NotAnImage, match=f"^it is {kind}$"):
         inspect(data)
 
 

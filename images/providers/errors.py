@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import re
+import socket
+import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpcore2
 import httpx2
 
 from .. import exceptions as failures
@@ -181,14 +184,94 @@ def _what_to_set_instead(vendor: Vendor, model: str) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Obstacle:
+    """Why there was no connection.
+
+    Attributes:
+        cause: One word, for the log.
+        phrase: The same for callers; it continues a sentence.
+        look_at: What the operator can check; may name `{base_url}`.
+        reason: The operating system's own words, for the log; never a server's.
+    """
+
+    cause: str
+    phrase: str
+    look_at: str = "the network and {base_url}"
+    reason: str = ""
+
+
+#: The first class that fits counts.
+_OBSTACLES: list[tuple[type[Exception], Obstacle]] = [
+    (
+        ssl.SSLCertVerificationError,
+        Obstacle(
+            cause="certificate",
+            phrase="its certificate was not accepted",
+            look_at="the certificates (SSL_CERT_FILE), the clock and {base_url}",
+        ),
+    ),
+    (ssl.SSLError, Obstacle(cause="tls", phrase="no encrypted connection could be set up")),
+    (
+        httpcore2.ProxyError,
+        Obstacle(cause="proxy", phrase="the proxy did not connect to it", look_at="the proxy (HTTPS_PROXY)"),
+    ),
+    (socket.gaierror, Obstacle(cause="name", phrase="its host's name could not be looked up")),
+    (ConnectionRefusedError, Obstacle(cause="refused", phrase="the connection was refused")),
+    (TimeoutError, Obstacle(cause="timeout", phrase="there was no connection in time")),
+    (ConnectionError, Obstacle(cause="closed", phrase="the connection was closed before anything was sent")),
+    (OSError, Obstacle(cause="network", phrase="the network has no way to it")),
+]
+_UNKNOWN_OBSTACLE = Obstacle(cause="other", phrase="there was no connection")
+_BEFORE_THE_PROXY = {"name", "refused", "timeout", "closed", "network", "other"}
+
+
+def find_obstacle(err: BaseException, call: Call) -> Obstacle:
+    """Why nothing could be sent, from the exceptions that `err` was raised from."""
+    found, cause = next(
+        ((known, cause) for cause in _causes(err) for kind, known in _OBSTACLES if isinstance(cause, kind)),
+        (_UNKNOWN_OBSTACLE, err),
+    )
+    if call.proxied and found.cause in _BEFORE_THE_PROXY:
+        phrase = "the proxy could not be reached, or did not connect to it"
+        found = Obstacle(cause=f"proxy_{found.cause}", phrase=phrase, look_at="the proxy (HTTPS_PROXY)")
+    return replace(found, reason=_system_words(cause))
+
+
+def _causes(err: BaseException | None) -> Iterator[BaseException]:
+    """`err` and what it was raised from, the nearest first. `httpcore2` hides causes with `raise … from None`."""
+    for _ in range(10):
+        if err is None:
+            return
+        yield err
+        err = err.__cause__ or err.__context__
+
+
+def _system_words(err: BaseException) -> str:
+    if isinstance(err, ssl.SSLCertVerificationError):
+        return str(err.verify_message)
+    if isinstance(err, ssl.SSLError):
+        return str(err.reason or "")
+    if isinstance(err, httpcore2.ProxyError):  # The status, and then the proxy's own words.
+        return str(err)[:3] if str(err)[:3].isdecimal() else ""
+    return str(err.strerror or "") if isinstance(err, OSError) else ""
+
+
+def _unreachable(vendor: Vendor, obstacle: Obstacle) -> ProviderFailure:
+    fields = {"provider": vendor.name, "cause": obstacle.cause, "reason": obstacle.reason}
+    log_event(logger, logging.WARNING, "provider_unreachable", **fields)
+    look_at = obstacle.look_at.format(base_url=vendor.base_url)
+    return failures.ProviderUnreachable(
+        f"{vendor.name} could not be reached: {obstacle.phrase}. Try again later; if this persists, the operator "
+        f"should check {look_at}."
+    )
+
+
 def not_delivered(vendor: Vendor, err: httpx2.TransportError, call: Call) -> ProviderFailure:
     """The failure for a request that got no whole answer."""
     request_id = call.request_id
     if not call.sent:
-        return failures.ProviderUnreachable(
-            f"{vendor.name} could not be reached. Try again later; if this persists, the operator should check the "
-            f"network, its proxy and {vendor.base_url}."
-        )
+        return _unreachable(vendor, find_obstacle(err, call))
     if isinstance(err, httpx2.TimeoutException):
         return failures.ProviderTimeout(f"{vendor.name} did not respond in time.", request_id=request_id)
     if isinstance(err, ResponseTooLarge):

@@ -8,14 +8,19 @@ one, so that a name which resolves differently the second time gains nothing.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Sequence
 
 import httpx2
 
 from ..exceptions import ProviderBadResponse, ProviderTimeout
+from ..logs import log_event
 from .base import Deadline, decode_base64
-from .http import ResponseTooLarge, Transport, open_call, proxy_for
+from .errors import find_obstacle
+from .http import Call, ResponseTooLarge, Transport, open_call, proxy_for
+
+logger = logging.getLogger("images.providers")
 
 _DATA_URL = "data:"
 _HINT = "The operator can allow its host in IMAGE_FETCH_ALLOWED_HOSTS."
@@ -61,12 +66,19 @@ def fetch_image(url: str, *, deadline: Deadline, max_bytes: int, allowed_hosts: 
         except httpx2.TransportError as err:
             if isinstance(err, httpx2.TimeoutException) and deadline.remaining <= 0:
                 raise ProviderTimeout(_LATE) from err
-            raise ProviderBadResponse(
-                "The image could not be fetched from the address that the provider sent."
-            ) from err
+            raise _not_fetched(err, call) from err
     if call.status != httpx2.codes.OK:
         raise ProviderBadResponse(f"The address that the provider sent answers with status {call.status}.")
     return response.content
+
+
+def _not_fetched(err: httpx2.TransportError, call: Call) -> ProviderBadResponse:
+    sentence = "The image could not be fetched from the address that the provider sent"
+    if call.sent:
+        return ProviderBadResponse(f"{sentence}: the response broke off, or was not HTTP.")
+    obstacle = find_obstacle(err, call)
+    log_event(logger, logging.WARNING, "image_not_fetched", cause=obstacle.cause, reason=obstacle.reason)
+    return ProviderBadResponse(f"{sentence}: {obstacle.phrase}.")
 
 
 def _parsed(url: str) -> httpx2.URL:

@@ -99,7 +99,8 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
         address, version = _address_and_version(self.base_url)
         # The SDK also builds clients for asyncio and websockets, each with certificates of its own (0.1 s together).
-        # They are not used here; with this context, which trusts no one, they are free.
+        # They are not used here; with this context, which trusts no one, they are free. Left to the environment, they
+        # would fail at a SOCKS proxy that they have no package for.
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return genai.Client(
             vertexai=False,  # Else GOOGLE_GENAI_USE_VERTEXAI decides.
@@ -110,7 +111,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
                 base_url=address,
                 api_version=version,
                 httpx_client=http_client,
-                async_client_args={"verify": unused, "ssl": unused},
+                async_client_args={"verify": unused, "ssl": unused, "trust_env": False},
             ),
         )
 

@@ -93,6 +93,7 @@ class Call:
     Attributes:
         deadline: When the call has to be finished.
         permit: Asked about every IP address before any is connected to; raises to refuse it.
+        proxied: Whether the request goes through a proxy.
         sent: Whether any byte of a request may have been sent: only then can anything have been billed.
         status: The response's HTTP status, or `None` before it arrives.
         headers: The response's headers, names in lower case.
@@ -100,6 +101,7 @@ class Call:
 
     deadline: Deadline
     permit: Callable[[str], None] | None = None
+    proxied: bool = False
     sent: bool = False
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -261,7 +263,9 @@ class Transport(httpx2.BaseTransport):
                 raise _translated(err, call)(str(err), request=request) from err
 
     def _send(self, request: httpx2.Request, call: Call, network: _Network) -> httpx2.Response:
-        with _pool_for(request.url, network) as pool:
+        proxy = proxy_for(str(request.url))
+        call.proxied = proxy is not None
+        with _pool_for(request.url, proxy, network) as pool:
             response = pool.handle_request(_prepared(request, call))
             call.status = response.status
             call.headers = {
@@ -306,13 +310,12 @@ def _translated(err: Exception, call: Call) -> type[httpx2.TransportError]:
     return httpx2.ReadError if isinstance(err, httpcore2.NetworkError) else httpx2.RemoteProtocolError
 
 
-def _pool_for(url: httpx2.URL, network: _Network) -> httpcore2.ConnectionPool:
-    """A pool for one connection to `url`, direct or through the proxy that the environment names."""
-    proxy = proxy_for(str(url))
+def _pool_for(url: httpx2.URL, proxy: str | None, network: _Network) -> httpcore2.ConnectionPool:
+    """A pool for one connection to `url`, direct or through `proxy`."""
     try:
         through = _proxy(proxy) if proxy else None
     except ValueError as err:
-        raise httpcore2.ConnectError("The proxy's address cannot be used; only http and https proxies can.") from err
+        raise httpcore2.ProxyError("The proxy's address cannot be used; only http and https proxies can.") from err
     # Loading the certificates takes a tenth of a second and some megabytes, which plain http does not need.
     context = tls_context() if url.scheme == "https" else None
     return httpcore2.ConnectionPool(
@@ -591,7 +594,7 @@ def _resolve(host: str, port: int, seconds: float) -> list[Any]:
         except OSError as err:
             answer.put(err)
         except UnicodeError as err:
-            answer.put(OSError(f"The host's name cannot be looked up: {err}"))
+            answer.put(socket.gaierror(socket.EAI_NONAME, f"The host's name cannot be looked up: {err}"))
 
     threading.Thread(target=look_up, name="images-resolver", daemon=True).start()
     try:

@@ -146,7 +146,7 @@ def _attempt(
         refuse_in_test_run(alias, provider)
         image = provider.generate(request_for(provider, deadline))
         model, code, request_id, usage = image.model or model, "ok", image.request_id, counts(image.usage)
-        return VerifiedImage(provider=alias, image=image, info=_judge(image))
+        return VerifiedImage(provider=alias, image=image, info=_judge(alias, image))
     except ImagesError as err:
         code = err.code
         if isinstance(err, ProviderFailure):
@@ -191,9 +191,14 @@ def _report_once(event: str, alias: str, model: str, error: str) -> None:
     log_event(logger, logging.ERROR, event, provider=alias, model=model, error=error)
 
 
-def _judge(image: ProviderImage) -> ImageInfo:
+def _judge(alias: str, image: ProviderImage) -> ImageInfo:
     """Judge the bytes by what they are, not by what they are said to be."""
     try:
         return inspect_image(image.data, max_bytes=conf.max_image_bytes, max_pixels=conf.max_image_pixels)
     except NotAnImage as err:
-        raise ProviderBadImage(request_id=image.request_id) from err
+        fields = {"provider": alias, "model": image.model, "request_id": image.request_id, "bytes": len(image.data)}
+        log_event(logger, logging.WARNING, "provider_bad_image", **fields, reason=str(err))
+        raise ProviderBadImage(
+            f"The image provider sent something that is not a complete PNG, JPEG or WebP image: {err}. Try again.",
+            request_id=image.request_id,
+        ) from err

@@ -19,7 +19,8 @@ TIMEOUT = 10.0
 _STEPS: dict[type[ProviderFailure], str] = {
     failures.ProviderAuth: "Set the setting that is named to a valid key that may use the image models.",
     failures.ProviderQuotaExhausted: "Raise the account's budget, or use another key.",
-    failures.ProviderUnreachable: "Look at the network, at HTTPS_PROXY and at the provider's base URL.",
+    failures.ProviderUnreachable: "Look at what the sentence names: the network, HTTPS_PROXY, SSL_CERT_FILE, or the "
+    "provider's base URL.",
     failures.ProviderTimeout: "Look at the network and at the provider's status page, then try again.",
     failures.ProviderBadResponse: "Look at the provider's base URL: the server there does not speak this API.",
     failures.ProviderNotConfigured: "Set what is named in the environment or in IMAGES.",

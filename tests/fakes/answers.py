@@ -235,6 +235,8 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
     "cost_url": lambda wish: _costing(wish, {"data": [{"url": f"{wish.files_url}/1.png"}]}),
     "not_an_image": lambda wish: _json(with_images(wish, HTML)),
     "svg": lambda wish: _json(with_images(wish, SVG)),
+    "json": lambda wish: _json(with_images(wish, b'{"error": "no"}')),
+    "gif": lambda wish: _json(with_images(wish, b"GIF89a" + bytes(100))),
     "wrong_mime": lambda wish: _json(with_images(wish, picture("jpeg", wish.width, wish.height))),
     "truncated_image": lambda wish: _json(with_images(wish, wish.image()[: len(wish.image()) // 2])),
     "bad_base64": lambda wish: _json(with_images(wish, "this is !!! no base64")),

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import socketserver
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from images import exceptions as failures
 from images.exceptions import ProviderFailure
-from images.providers import errors
+from images.providers import Deadline, errors
+from images.providers.fetch import fetch_image
+from tests.fakes.certificates import loopback_certificate
 from tests.fakes.provider_server import ProviderServer
+from tests.fakes.proxy import Proxy
 from tests.providers.conftest import GEMINI_KEY, OPENAI_KEY, MakeProvider, both, request_for
 
 Failure = type[ProviderFailure]
@@ -160,6 +167,96 @@ def test_what_may_be_tried_after_a_failure_is_as_the_contract_says(
 ) -> None:
     assert failure.code == code
     assert (failure.retry_same, failure.failover, failure.may_have_billed) == (retry_same, failover, may_have_billed)
+
+
+def _cause_in(caplog: pytest.LogCaptureFixture) -> str:
+    lines = [record.getMessage() for record in caplog.records if record.name == "images.providers"]
+    [line] = [line for line in lines if line.startswith(("provider_unreachable ", "image_not_fetched "))]
+    return line.partition("cause=")[2].split()[0]
+
+
+UNREACHABLE = [
+    ("refused", "http://127.0.0.1:{free}/v1", "", "the connection was refused"),
+    ("name", "http://no-such-host.invalid/v1", "", "name could not be looked up"),
+    ("certificate", "https://127.0.0.1:{tls}/v1", "", "certificate was not accepted"),
+    ("tls", "https://127.0.0.1:{plain}/v1", "", "no encrypted connection"),
+    ("proxy", "https://127.0.0.1:{tls}/v1", "127.0.0.1:{refusing}", "proxy did not connect"),
+    ("proxy_refused", "https://127.0.0.1:{tls}/v1", "127.0.0.1:{free}", "proxy could not be reached"),
+    ("proxy_name", "https://127.0.0.1:{tls}/v1", "no-such-host.invalid:1", "proxy could not be reached"),
+    ("proxy", "https://127.0.0.1:{tls}/v1", "socks5", "proxy did not connect"),
+]
+
+
+class _Plain(socketserver.BaseRequestHandler):
+    """Answers a TLS handshake in plain HTTP, as a server does that is asked at the wrong port."""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.fixture
+def ports(tmp_path: Path) -> Iterator[dict[str, int]]:
+    """Ports on the loopback: of nothing, of plain HTTP, of a certificate that is unknown, of a proxy that refuses."""
+    context, _ = loopback_certificate(tmp_path)
+    with ProviderServer() as gone:
+        free = gone.port
+    with (
+        ProviderServer(tls=context) as tls,
+        Proxy() as proxy,
+        socketserver.TCPServer(("127.0.0.1", 0), _Plain) as plain,
+    ):
+        threading.Thread(target=plain.serve_forever, args=(0.005,), daemon=True).start()
+        proxy.refuse = True
+        yield {"free": free, "plain": plain.server_address[1], "tls": tls.port, "refusing": proxy.port}
+        plain.shutdown()
+
+
+def _set_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    if proxy:
+        url = "socks5://user:proxy-password@host:1" if proxy == "socks5" else f"http://user:proxy-password@{proxy}"
+        monkeypatch.setenv("HTTPS_PROXY", url)
+
+
+@both
+@pytest.mark.parametrize(("cause", "url", "proxy", "words"), UNREACHABLE)
+def test_what_is_unreachable_says_why(
+    either_provider: MakeProvider,
+    ports: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    cause: str,
+    url: str,
+    proxy: str,
+    words: str,
+) -> None:
+    _set_proxy(monkeypatch, proxy.format(**ports))
+    with pytest.raises(failures.ProviderUnreachable, match=words) as caught:
+        either_provider(base_url=url.format(**ports)).generate(request_for())
+    assert _cause_in(caplog) == cause
+    for upstream in ("proxy-password", "127.0.0.1", "invalid"):
+        assert upstream not in str(caught.value)
+    assert "proxy-password" not in caplog.text
+
+
+@pytest.mark.parametrize(("cause", "url", "proxy", "words"), [row for row in UNREACHABLE if row[0] != "name"])
+def test_a_file_that_cannot_be_fetched_says_why(
+    ports: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    cause: str,
+    url: str,
+    proxy: str,
+    words: str,
+) -> None:
+    _set_proxy(monkeypatch, proxy.format(**ports))
+    with pytest.raises(failures.ProviderBadResponse, match=words):
+        fetch_image(url.format(**ports), deadline=Deadline.after(10), max_bytes=1000, allowed_hosts=("127.0.0.1",))
+    assert _cause_in(caplog) == cause
+    assert "proxy-password" not in caplog.text
 
 
 @both

@@ -13,6 +13,7 @@ from images import storage
 from images.exceptions import (
     ContentRejected,
     ImagesError,
+    ProviderBadImage,
     ProviderFailure,
     ProviderRefusedRequest,
     ProviderTimeout,
@@ -97,6 +98,30 @@ def test_the_second_paints_where_the_first_failed_and_the_answer_says_so(
     assert codes(image) == [("gemini", code), ("openai", "ok")]
     assert providers.paid_calls() == (1, 1)
     assert all(attempt["ms"] >= 0 and attempt["model"] for attempt in image.attempts)
+
+
+@pytest.mark.parametrize("alias", ["gemini", "openai"])
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("not_an_image", "it is an HTML page"),
+        ("svg", "it is an SVG"),
+        ("json", "it is JSON"),
+        ("gif", "it is a GIF"),
+        ("truncated_image", "the PNG is cut off"),
+    ],
+)
+def test_what_is_no_image_is_called_by_name_in_sentence_and_log(
+    providers: Chain, caplog: pytest.LogCaptureFixture, alias: str, mode: str, words: str
+) -> None:
+    providers.configure(PROVIDER=alias)
+    getattr(providers, alias).script(mode)
+    with pytest.raises(ProviderBadImage, match=words):
+        generate_image(**WANTED)
+    [line] = [message for message in caplog.messages if message.startswith("provider_bad_image ")]
+    assert f"provider={alias} " in line
+    assert words in line
+    assert "request_id=re" in line
 
 
 @pytest.mark.parametrize("mode", ["content_policy", "safety_block"])
