@@ -86,10 +86,12 @@ class OldFile:
     Attributes:
         name: As in the addresses of the pictures: `draft-images/…`.
         path: Where it lies.
+        is_regular: Whether it is neither a link nor something else that holds no bytes of its own.
     """
 
     name: str
     path: str
+    is_regular: bool
 
 
 def import_images(*, directory: Path, mode: Mode | None = None, dry_run: bool = False) -> Iterator[ImportedFile]:
@@ -165,7 +167,7 @@ def _walk(path: str, name: str = ROOT) -> Iterator[OldFile]:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, inner)
         else:
-            yield OldFile(name=inner, path=entry.path)
+            yield OldFile(name=inner, path=entry.path, is_regular=entry.is_file(follow_symlinks=False))
 
 
 class _Batch:
@@ -217,7 +219,9 @@ class _Batch:
         return ImportedFile(name=file.name, outcome=outcome, size=contents.size)
 
     def _adopt(self, file: OldFile, data: bytes, contents: Contents) -> None:
-        modified = datetime.fromtimestamp(os.stat(file.path).st_mtime, UTC)
+        modified = None
+        if not storage.read_file_name(file.name):
+            modified = datetime.fromtimestamp(os.stat(file.path).st_mtime, UTC)
         if self._mode is not Mode.LEAVE:
             self._place(file, data, contents)
         self._images.append(row_of_file(file.name, contents, modified=modified))
@@ -250,7 +254,7 @@ def _check_name(name: str) -> None:
 
 def read_picture(file: OldFile) -> tuple[bytes, Contents]:
     """A whole picture, and what it is."""
-    if os.path.islink(file.path) or not os.path.isfile(file.path):
+    if not file.is_regular:
         raise _Refused("It is a link or something else that is no file.", Outcome.NOT_AN_IMAGE)
     limit = conf.max_image_bytes
     with open(file.path, "rb") as opened:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 
 from django.db.models import Q
 from django.utils import timezone
@@ -33,6 +33,8 @@ __all__ = ["Discrepancy", "Kind", "reconcile", "rescue"]
 
 #: How many rows or files are examined together.
 BATCH = 500
+#: How many files without a row get one with the same statement.
+ADOPTED_AT_ONCE = 100
 #: Everything but the long texts.
 COLUMNS = ("pk", "status", "file", "file_stem", "size_bytes", "sha256", "deadline_at", "created_at", "started_at")
 #: A half-written file older than this does not belong to a running generation.
@@ -108,6 +110,7 @@ class Problem:
         sentence: What is wrong, and what `repair` does about it.
         repair: Repairs it. Returns false if another process has repaired or changed it in the meantime. Raises
             `StorageError` if it cannot. `None` if only a person can help.
+        contents: What an image without a row holds. Such images get their rows in groups, not one by one by `repair`.
     """
 
     kind: Kind
@@ -115,6 +118,7 @@ class Problem:
     name: str = ""
     sentence: str
     repair: Callable[[], bool] | None = None
+    contents: Contents | None = None
 
     def discrepancy(self, *, mended: bool, sentence: str = "") -> Discrepancy:
         """What is reported to the caller; `sentence` replaces the problem's own."""
@@ -158,10 +162,28 @@ def reconcile(
 
 
 def _discrepancies(problems: Iterator[Problem], *, apply: bool) -> Iterator[Discrepancy]:
-    for problem in problems:
-        discrepancy = _repair(problem) if apply else problem.discrepancy(mended=False)
-        if discrepancy:
-            yield discrepancy
+    if not apply:
+        yield from (problem.discrepancy(mended=False) for problem in problems)
+        return
+    for are_orphans, group in groupby(problems, key=lambda problem: problem.contents is not None):
+        handle = _adopt if are_orphans else _repair_each
+        yield from filter(None, handle(group))
+
+
+def _adopt(problems: Iterator[Problem]) -> Iterator[Discrepancy | None]:
+    """Create the rows of images that have none, in groups."""
+    while group := list(islice(problems, ADOPTED_AT_ONCE)):
+        outcomes = repair.adopt({problem.name: problem.contents for problem in group if problem.contents})
+        for problem in group:
+            outcome = outcomes[problem.name]
+            if isinstance(outcome, StorageError):
+                yield problem.discrepancy(mended=False, sentence=outcome.message)
+            else:
+                yield problem.discrepancy(mended=True) if outcome else None
+
+
+def _repair_each(problems: Iterator[Problem]) -> Iterator[Discrepancy | None]:
+    return map(_repair, problems)
 
 
 def _repair(problem: Problem) -> Discrepancy | None:
@@ -377,7 +399,7 @@ def _orphan(name: str) -> Problem | None:
             return None  # deleted since it was listed
     if contents and contents.info:
         sentence = "The image has no row; it gets one without an owner."
-        return Problem(kind=Kind.ORPHAN, name=name, sentence=sentence, repair=partial(repair.adopt, name, contents))
+        return Problem(kind=Kind.ORPHAN, name=name, sentence=sentence, contents=contents)
     sentence = "The file has no row and is not a whole PNG, JPEG or WebP image; it is left alone."
     return Problem(kind=Kind.NOT_AN_IMAGE, name=name, sentence=sentence)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -165,23 +166,44 @@ def rescue(row: GeneratedImage) -> bool:
 # --- files without a row -----------------------------------------------------------------------------------------
 
 
-def adopt(name: str, contents: Contents) -> bool:
-    """Create a row for a whole image that has none. Returns whether it did.
+def adopt(files: Mapping[str, Contents]) -> dict[str, bool | StorageError]:
+    """Create rows for whole images that have none, with one statement for all of them.
 
-    Raises:
-        StorageError: The storage cannot tell whether the file is still there.
+    Args:
+        files: What each file holds, by its name in the storage.
+
+    Returns:
+        For each name whether this call created its row, or the error if the storage did not answer.
     """
-    if rows().filter(file=name).exists():
-        return False
-    modified = None if read_file_name(name) else modified_at(name)
-    image = row_of_file(name, contents, modified=modified)
-    with transaction.atomic(using=rows().db):
-        done = write_rows([image]).get(name) == image.pk
-        gone = done and is_missing(name)  # if another transaction deleted the row, the file follows it
-        transaction.set_rollback(gone, using=rows().db)
-    if done and not gone:
-        log_event(logger, logging.INFO, "image_adopted", image=image.pk, file=name, bytes=contents.size)
-    return done and not gone
+    outcomes: dict[str, bool | StorageError] = dict.fromkeys(files, False)
+    known = set(rows().filter(file__in=files).order_by().values_list("file", flat=True))
+    images = []
+    for name in (name for name in files if name not in known):
+        try:
+            modified = None if read_file_name(name) else modified_at(name)
+        except StorageError as err:
+            outcomes[name] = err
+        else:
+            images.append(row_of_file(name, files[name], modified=modified))
+    written = write_rows(images)
+    for image in images:
+        if written.get(image.file_name) == image.pk:
+            outcomes[image.file_name] = _keep_if_there(image)
+    return outcomes
+
+
+def _keep_if_there(image: GeneratedImage) -> bool | StorageError:
+    """Remove a new row if another process has deleted its file. Returns whether the row stays, or the error."""
+    problem: StorageError | None = None
+    try:
+        if not is_missing(image.file_name):
+            size = image.size_bytes
+            log_event(logger, logging.INFO, "image_adopted", image=image.pk, file=image.file_name, bytes=size)
+            return True
+    except StorageError as err:
+        problem = err
+    rows().filter(pk=image.pk, status=Status.READY).delete()
+    return problem or False
 
 
 def row_of_file(name: str, contents: Contents, *, modified: datetime | None) -> GeneratedImage:
@@ -218,11 +240,11 @@ def write_rows(images: list[GeneratedImage]) -> dict[str, uuid.UUID]:
     names = [image.file_name for image in images]
     found: dict[str, uuid.UUID] = {}
     for _attempt in range(2):
+        if not images:
+            break
         rows().bulk_create(images, ignore_conflicts=True)
         found = dict(rows().filter(file__in=names).order_by().values_list("file", "pk"))
         images = [image for image in images if image.file_name not in found]
-        if not images:
-            break
         for image in images:  # two files that differ only in their extension have the same stem
             image.file_stem = image.file_name
     return found

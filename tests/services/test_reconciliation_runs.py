@@ -12,6 +12,7 @@ from images import signals
 from images.exceptions import StorageError
 from images.models import GeneratedImage, image_storage
 from images.services.reconciliation import Discrepancy, Kind, file_problems, reconcile, row_problems
+from images.services.repair import adopt
 from tests.fakes.providers import FakeProvider
 from tests.fakes.storages import BROKEN, use_storage
 from tests.services.wrecks import mend, ready, stopped, store
@@ -73,22 +74,33 @@ class TestRaces:
 
     def test_a_file_that_was_adopted_meanwhile_gets_one_row_only(self, fake_provider: FakeProvider) -> None:
         name = store("item/hero-1763049170351.png")
-        first, second, remover = (
-            next(file_problems(delete_orphans=remove, count=lambda _: None)).repair for remove in (False, False, True)
-        )
-        assert first
-        assert second
-        assert remover
-        assert (first(), second(), remover()) == (True, False, False)
+        [orphan] = file_problems(delete_orphans=False, count=lambda _: None)
+        [removable] = file_problems(delete_orphans=True, count=lambda _: None)
+        assert orphan.contents
+        assert removable.repair
+        assert adopt({name: orphan.contents}) == {name: True}
+        assert adopt({name: orphan.contents}) == {name: False}
+        assert removable.repair() is False
         assert GeneratedImage.objects.count() == 1
         assert image_storage().exists(name)
 
     def test_a_file_that_was_deleted_meanwhile_gets_no_row(self, fake_provider: FakeProvider) -> None:
-        name = store("item/hero-1763049170351.png")
+        names = [store(f"item/hero-176304917035{number}.png") for number in range(3)]
+        problems = file_problems(delete_orphans=False, count=lambda _: None)
+        files = {problem.name: problem.contents for problem in problems if problem.contents}
+        image_storage().delete(names[1])
+        assert adopt(files) == {names[0]: True, names[1]: False, names[2]: True}
+        assert set(GeneratedImage.objects.values_list("file", flat=True)) == {names[0], names[2]}
+
+    def test_a_storage_that_stops_answering_leaves_no_row(
+        self, fake_provider: FakeProvider, settings: Settings
+    ) -> None:
+        store("item/hero-1763049170351.png")
         [problem] = file_problems(delete_orphans=False, count=lambda _: None)
-        image_storage().delete(name)
-        assert problem.repair
-        assert problem.repair() is False
+        assert problem.contents
+        use_storage(settings, BROKEN)
+        [outcome] = adopt({problem.name: problem.contents}).values()
+        assert isinstance(outcome, StorageError)
         assert not GeneratedImage.objects.exists()
 
 
@@ -158,3 +170,9 @@ class TestRun:
         with django_assert_max_num_queries(20):
             assert list(reconcile(apply=True, progress=lambda stage, count: seen.append((stage, count)))) == []
         assert seen[3::4] == [("rows", 2000), ("files", 2000)]
+
+    def test_makes_rows_in_groups(self, fake_provider: FakeProvider, django_assert_max_num_queries: Any) -> None:
+        for number in range(150):
+            store(f"item-{number // 7}/hero-{1763049170351 + number}.png")
+        with django_assert_max_num_queries(25):
+            assert mend() == [(Kind.ORPHAN, True)] * 150
