@@ -1,10 +1,10 @@
 """System checks: what is missing or wrong in the configuration, with a hint that says what to type.
 
-An Error says that a part of the app cannot work as it is configured; it stops `migrate` and `runserver`, too. What
-may be right at another time or on another machine (a key, a volume that is mounted later, the public address) is a
-Warning, so that the rest of a host's backend runs without it.
+An Error means that a part of the app cannot work as configured; it also stops `migrate` and `runserver`. What may be
+right later or on another machine (a key, a volume that is mounted later, the public address) is a Warning, so that
+the rest of a host project runs without it.
 
-No check reads the network or the database, and none repeats a key or any other secret.
+No check uses the network or the database, and none repeats a key or any other secret.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .services.prompts import get_prompt_builder
 #: The checks' tag: `manage.py check --tag images`.
 TAG = "images"
 
-# The ids never change and are never given to another check: hosts name them in SILENCED_SYSTEM_CHECKS.
+# The ids never change and are never reused for another check: hosts list them in SILENCED_SYSTEM_CHECKS.
 PROVIDER_NOT_READY = "images.W001"
 MEDIA_ROOT_UNWRITABLE = "images.W002"
 UNKNOWN_PROVIDER = "images.E003"
@@ -58,7 +58,7 @@ URL_SHADOWED = "images.W017"
 URL_DEPENDS_ON_LANGUAGE = "images.W018"
 APP_MISSING = "images.W019"
 
-#: The names of URLs that other systems rely on, and arguments for each.
+#: Names of URLs that other systems rely on, with example arguments.
 _MEDIA, _API = "images:media", "images:image-list"
 _URLS: dict[str, dict[str, str]] = {_MEDIA: {"path": "check"}, _API: {}}
 _INCLUDE = 'path("", include("images.urls"))'
@@ -70,7 +70,7 @@ _WIDEST_PUBLIC = {4: 16, 6: 32}
 
 @register(TAG)
 def check_keys(**_: Any) -> list[CheckMessage]:
-    """Every key of `settings.IMAGES` is the name of a setting."""
+    """Check that every key of `settings.IMAGES` is the name of a setting."""
     host = getattr(settings, "IMAGES", None) or {}
     if not isinstance(host, Mapping):
         return [
@@ -100,7 +100,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 @register(TAG)
 def check_values(**_: Any) -> list[CheckMessage]:
-    """Every setting has a value that can be used."""
+    """Check that every setting has a usable value."""
     if not isinstance(getattr(settings, "IMAGES", None) or {}, Mapping):
         return []  # check_keys has said so
     names = [*(setting.attribute for setting in SETTINGS.values()), "provider_backends"]
@@ -122,7 +122,7 @@ def _problem(name: str) -> str:
 
 @register(TAG)
 def check_providers(**_: Any) -> list[CheckMessage]:
-    """Every provider that `IMAGE_PROVIDER` names exists, can be imported and has its key."""
+    """Check that every provider in `IMAGE_PROVIDER` exists, can be imported and has its key."""
     if _problem("providers") or _problem("provider_backends"):
         return []  # check_values or check_keys has said so
     known = conf.provider_backends
@@ -149,7 +149,7 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
         return [Error(str(err), hint=hint, id=PROVIDER_BROKEN)]
     hint = (
         "Correct it in the environment or in IMAGES, or choose a provider that needs no key: "
-        "IMAGE_PROVIDER=placeholder. Until then this provider makes no image; everything else works."
+        "IMAGE_PROVIDER=placeholder. Until then this provider makes no images; everything else works."
     )
     return [
         Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=PROVIDER_NOT_READY) for sentence in sentences
@@ -158,7 +158,7 @@ def _provider_messages(alias: str) -> list[CheckMessage]:
 
 @register(TAG)
 def check_models(**_: Any) -> list[CheckMessage]:
-    """No provider uses a model that its vendor has shut down, or has announced to shut down."""
+    """Check that no provider uses a model that its vendor has shut down or will shut down."""
     return [
         _deprecated(alias, provider, deprecation)
         for alias, provider in _usable_providers()
@@ -177,8 +177,8 @@ def _usable_providers() -> Iterator[tuple[str, ImageProvider]]:
 
 def _deprecated(alias: str, provider: ImageProvider, deprecation: Deprecation) -> CheckMessage:
     hint = (
-        f"{deprecation.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. If a "
-        f'server of your own still has the model, add "{MODEL_RETIRED}" to SILENCED_SYSTEM_CHECKS.'
+        f"{deprecation.advice(provider.model_setting)} `manage.py images_doctor` asks the vendor itself. If your own "
+        f'server still has the model, add "{MODEL_RETIRED}" to SILENCED_SYSTEM_CHECKS.'
     )
     sentence = deprecation.sentence(provider.model, utc_today())
     return Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=MODEL_RETIRED)
@@ -186,10 +186,10 @@ def _deprecated(alias: str, provider: ImageProvider, deprecation: Deprecation) -
 
 @register(TAG)
 def check_options(**_: Any) -> list[CheckMessage]:
-    """No provider is set to a size, a quality or a format that its vendor is known to refuse."""
+    """Check that no provider is set to a size, quality or format that its vendor is known to reject."""
     hint = (
-        "Correct it, or remove it to use the default: a request that the vendor refuses makes no image. If a server "
-        f'of your own accepts it, add "{OPTION_DOUBTFUL}" to SILENCED_SYSTEM_CHECKS.'
+        "Correct it, or remove it to use the default: a request that the vendor rejects makes no image. If your own "
+        f'server accepts it, add "{OPTION_DOUBTFUL}" to SILENCED_SYSTEM_CHECKS.'
     )
     return [
         Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=OPTION_DOUBTFUL)
@@ -200,7 +200,7 @@ def check_options(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_prompt_builder(**_: Any) -> list[CheckMessage]:
-    """The prompt builder can be imported."""
+    """Check that the prompt builder can be imported."""
     if _problem("prompt_builder"):
         return []
     try:
@@ -239,7 +239,7 @@ def _class_messages(spelling: str, path: str) -> Iterator[CheckMessage]:
 
 @register(TAG)
 def check_queue(**_: Any) -> list[CheckMessage]:
-    """The queue can be imported."""
+    """Check that the queue can be imported."""
     if _problem("queue") or not conf.queue:
         return []
     hint = "Install what it needs: pip install 'trygo-images[celery]'. Or remove IMAGES[\"QUEUE\"] to do without."
@@ -254,7 +254,7 @@ def check_queue(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_storage(**_: Any) -> list[CheckMessage]:
-    """The storage exists, and if it is a folder of this machine, files can be written there."""
+    """Check that the storage exists and, if it is a local folder, that files can be written there."""
     if _problem("storage"):
         return []
     alias = conf.storage
@@ -276,9 +276,9 @@ def check_storage(**_: Any) -> list[CheckMessage]:
 def _folder_messages(storage: Storage) -> list[CheckMessage]:
     if not isinstance(storage, FileSystemStorage):
         return []
-    hint = "Create the folder and let this user write there, or set MEDIA_ROOT (STORAGE_ROOT) to another one."
+    hint = "Create the folder and let this user write there, or set MEDIA_ROOT (STORAGE_ROOT) to another folder."
     if not storage.base_location:
-        problem = "MEDIA_ROOT is empty: images would be written into the folder in which the process was started."
+        problem = "MEDIA_ROOT is not set: images would be written into the folder in which the process was started."
         return [Warning(problem, hint="Set MEDIA_ROOT (STORAGE_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
     problem = unwritable_reason(storage.location)
     if not problem:
@@ -289,13 +289,13 @@ def _folder_messages(storage: Storage) -> list[CheckMessage]:
 
 @register(TAG)
 def check_public_url(**_: Any) -> list[CheckMessage]:
-    """Addresses of images are right in production."""
+    """Check that images have a usable public address in production."""
     if _problem("public_url"):
         return []
     hint = "For example: PUBLIC_URL=https://images.example.com"
     if not conf.public_url:
         missing = "is a path, not an address, and is ignored" if _public_url_is_set() else "is not set"
-        problem = f"PUBLIC_URL {missing}: addresses of images are built from the host that each request names."
+        problem = f"PUBLIC_URL {missing}: addresses of images are built from the host name in each request."
         return [] if settings.DEBUG else [Warning(problem, hint=hint, id=PUBLIC_URL_MISSING)]
     if _is_web_address(conf.public_url):
         return []
@@ -322,7 +322,7 @@ def _is_web_address(url: str) -> bool:
 
 @register(TAG)
 def check_urls(**_: Any) -> list[CheckMessage]:
-    """The project includes the app's URLs, no other route answers first, and no URL depends on the language."""
+    """Check that the app's URLs are included, not hidden by other routes, and independent of the language."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return []
     try:
@@ -367,7 +367,7 @@ def _rival(name: str, arguments: dict[str, str]) -> str:
 
 @register(TAG)
 def check_apps(**_: Any) -> list[CheckMessage]:
-    """The apps that the API needs are installed, if the project includes the API."""
+    """Check that the apps that the API needs are installed, if the project includes the API."""
     reasons = {"rest_framework": "the API cannot show its pages in a browser"} if _has_api() else {}
     if reasons and any(path.endswith(".ImagesTokenAuthentication") for path in conf.authentication_classes):
         reasons["rest_framework.authtoken"] = "no caller can use a token"
@@ -392,7 +392,7 @@ def _has_api() -> bool:
 
 @register(TAG)
 def check_cors(**_: Any) -> list[CheckMessage]:
-    """Not every web page may read the API's answers."""
+    """Check that CORS does not let every web page call the API."""
     for name in ("CORS_ALLOW_ALL_ORIGINS", "CORS_ORIGIN_ALLOW_ALL"):
         if getattr(settings, name, False):
             hint = "Remove it and list the pages that may call in CORS_ALLOWED_ORIGINS (FRONTEND_URL)."
@@ -402,7 +402,7 @@ def check_cors(**_: Any) -> list[CheckMessage]:
 
 @register(TAG)
 def check_trusted_networks(**_: Any) -> list[CheckMessage]:
-    """Callers without credentials come from networks small enough to be internal."""
+    """Check that callers without credentials are limited to networks small enough to be internal."""
     networks = () if _problem("trusted_networks") else conf.trusted_networks
     hint = "List only the networks of internal callers, for example: IMAGE_TRUSTED_NETWORKS=10.1.0.0/16"
     sentence = "IMAGE_TRUSTED_NETWORKS lets every caller in {} make and delete images without credentials."
@@ -414,7 +414,7 @@ def check_trusted_networks(**_: Any) -> list[CheckMessage]:
 
 
 def _is_too_wide(network: Network) -> bool:
-    # First, since older Pythons call 0.0.0.0/0 private: both its ends are.
+    # Checked first, since older Pythons call 0.0.0.0/0 private because both its ends are.
     if network.prefixlen < _WIDEST_PRIVATE[network.version]:
         return True
     return network.is_global and network.prefixlen < _WIDEST_PUBLIC[network.version]

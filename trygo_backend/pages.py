@@ -33,7 +33,7 @@ HEALTH = {"health": "health", "ready": "health/ready"}
 PROBLEMS = {
     "database": gettext_noop("The database does not answer, or has not been migrated."),
     "storage": gettext_noop("Images cannot be stored."),
-    "providers": gettext_noop("No image provider is ready to be asked. The operator has to look at IMAGE_PROVIDER."),
+    "providers": gettext_noop("No image provider is ready. The operator should check IMAGE_PROVIDER."),
 }
 
 

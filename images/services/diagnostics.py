@@ -2,8 +2,8 @@
 
     from images.services.diagnostics import examine, exit_status
 
-`manage.py images_doctor` shows what it finds. It asks the probes (`probes.py`) and the providers
-(`provider_status.py`), and looks at the configuration, the public address and, on request, at one real image.
+`manage.py images_doctor` prints the findings. It runs the probes (`probes.py`), asks the providers
+(`provider_status.py`), and examines the configuration, the public address and, on request, one real image.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from .provider_status import examine_providers
 
 __all__ = ["Finding", "Level", "examine", "exit_status"]
 
-#: A shutdown within so many days needs attention.
+#: A model's shutdown within this many days needs attention.
 WARN_DAYS = 30
 
 
@@ -68,17 +68,17 @@ def examine(
     today: date | None = None,
     progress: Callable[[str], None] = lambda section: None,
 ) -> Iterator[Finding]:
-    """Look at everything that a generation needs. The questions to providers cost nothing.
+    """Examine everything that a generation needs. Asking the providers costs nothing.
 
     Args:
         warn_days: How many days ahead a model's shutdown needs attention.
         public_url: Fetch a probe file through `PUBLIC_URL`.
         generate: Make one real image, at its price, and delete it again.
         today: The day to count from; today (UTC) by default.
-        progress: Called with the name of each part before it is looked at.
+        progress: Called with the name of each part before it is examined.
 
     Returns:
-        The findings, one by one. They hold no secret, and a part that cannot be examined is a finding, too.
+        The findings, one by one, without secrets. A part that cannot be examined is a finding, too.
     """
     secrets = known_secrets()
     ask = partial(examine_providers, warn_days=warn_days, today=today or utc_today())
@@ -111,7 +111,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
 
 CONFIGURATION, CORS, CALLERS, SECURITY = "Configuration", "CORS", "Callers without credentials", "Security"
 
-#: The ids of `images.checks` that belong to another section, which looks more closely.
+#: The ids of `images.checks` that belong to other sections, which look more closely.
 _MEDIA_ROOT, _PROVIDERS = {"images.W002"}, {"images.W001", "images.E003", "images.E011", "images.W013", "images.W015"}
 PUBLIC_URL_IDS = {"images.W006", "images.E012", "images.W017", "images.W018"}
 _CORS_IDS, _CALLER_IDS = {"images.W007"}, {"images.W008"}
@@ -119,11 +119,11 @@ _URLS_MISSING = {"images.W016"}
 _ELSEWHERE = _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
 
 _SESSION = ("Session cookies also travel over plain http.", "Set SESSION_COOKIE_SECURE = True.")
-_HOSTS_STEP = "Set ALLOWED_HOSTS to the host names under which this server is called."
-#: Django's deployment checks that matter here, in our words, and what to do about each.
+_HOSTS_STEP = "Set ALLOWED_HOSTS to the host names that this server answers to."
+#: Django's deployment checks that matter here: what is wrong, and what to do about it.
 _SECURITY_CHECKS = {
     "security.W009": (
-        "SECRET_KEY is short, or easy to guess: sessions can be forged.",
+        "SECRET_KEY is short or easy to guess: sessions can be forged.",
         "Make a new one: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'",
     ),
     "security.W018": (
@@ -132,7 +132,7 @@ _SECURITY_CHECKS = {
     ),
     "security.W020": ("ALLOWED_HOSTS is empty: the server refuses every request.", _HOSTS_STEP),
 }
-#: More of them, if PUBLIC_URL is https.
+#: Further ones, if PUBLIC_URL is https.
 _COOKIE_CHECKS = {
     "security.W010": _SESSION,
     "security.W011": _SESSION,
@@ -145,7 +145,7 @@ _OWN_HEADERS = {"idempotency-key", "prefer"}
 
 
 def from_checks(section: str, *, ids: Collection[str] = (), but: Collection[str] = ()) -> Iterator[Finding]:
-    """What the app's system checks say: those with these `ids`, or all except those of `but`."""
+    """Findings of the app's system checks: those with these `ids`, or all except those of `but`."""
     for message in run_checks(tags=["images"]):
         wanted = message.id in ids if ids else message.id not in but
         if wanted and not message.is_silenced():
@@ -160,7 +160,7 @@ def _finding(section: str, message: CheckMessage) -> Finding:
 def examine_configuration() -> Iterator[Finding]:
     """Whether every setting can be used."""
     found = list(from_checks(CONFIGURATION, but=_ELSEWHERE))
-    yield from found or [fine(CONFIGURATION, "Every setting is known and has a value that can be used.")]
+    yield from found or [fine(CONFIGURATION, "Every setting is known and has a usable value.")]
 
 
 def examine_security() -> Iterator[Finding]:
@@ -172,7 +172,7 @@ def examine_security() -> Iterator[Finding]:
         if message.id in known and not message.is_silenced()
     ]
     if "*" in settings.ALLOWED_HOSTS:
-        sentence = "ALLOWED_HOSTS contains '*': a caller can make this server build addresses with any host."
+        sentence = "ALLOWED_HOSTS contains '*': a caller can make this server build addresses with any host name."
         found.append(attention(SECURITY, sentence, _HOSTS_STEP))
     yield from found or [fine(SECURITY, "DEBUG, SECRET_KEY, ALLOWED_HOSTS and the cookie settings are safe.")]
 
@@ -185,10 +185,10 @@ def _is_https() -> bool:
 
 
 def examine_cors() -> Iterator[Finding]:
-    """Which pages of other origins may call the API, and whether they can."""
+    """Which pages of other origins may call the API, and whether that works."""
     found = list(from_checks(CORS, ids=_CORS_IDS))
     origins = [*getattr(settings, "CORS_ALLOWED_ORIGINS", ()), *getattr(settings, "CORS_ALLOWED_ORIGIN_REGEXES", ())]
-    told = "No page of another origin may call the API; FRONTEND_URL (CORS_ALLOWED_ORIGINS) names those that may."
+    told = "No page of another origin may call the API. FRONTEND_URL (CORS_ALLOWED_ORIGINS) allows origins."
     if origins or found:
         told = f"Pages of {', '.join(map(str, origins))} may call the API."
         found += _cors_obstacles()
@@ -199,7 +199,7 @@ def _cors_obstacles() -> Iterator[Finding]:
     note = partial(attention, CORS)
     if _CORS_MIDDLEWARE not in settings.MIDDLEWARE:
         yield note(
-            "Origins are allowed, but no answer tells browsers so.", f'Put "{_CORS_MIDDLEWARE}" into MIDDLEWARE.'
+            "Origins are allowed, but no response tells browsers so.", f'Put "{_CORS_MIDDLEWARE}" into MIDDLEWARE.'
         )
     headers = {str(name).lower() for name in getattr(settings, "CORS_ALLOW_HEADERS", ())}
     if missing := sorted(_OWN_HEADERS - headers):
@@ -214,7 +214,7 @@ def examine_callers() -> Iterator[Finding]:
     if found:
         yield from found
     elif networks:
-        yield fine(CALLERS, f"Callers from {networks} make and delete images without credentials.")
+        yield fine(CALLERS, f"Callers from {networks} can make and delete images without credentials.")
     else:
         yield fine(CALLERS, "Every caller needs credentials (IMAGE_TRUSTED_NETWORKS is empty).")
 
@@ -235,7 +235,7 @@ def examine_storage() -> Iterator[Finding]:
         yield broken(STORAGE, err.message, STORAGE_STEP)
         return
     if not same:
-        yield broken(STORAGE, "A probe file was read back with bytes other than those written.", STORAGE_STEP)
+        yield broken(STORAGE, "A probe file was read back with different bytes.", STORAGE_STEP)
     elif image_storage().exists(probe.name):
         yield broken(STORAGE, "A probe file still exists after it was deleted.", STORAGE_STEP)
     else:
@@ -252,10 +252,10 @@ class Probe:
 
 @contextmanager
 def probe_file() -> Iterator[Probe]:
-    """Keep a probe, a whole PNG that no cache has seen, in the storage for as long as the block runs.
+    """Keep a probe file, a whole PNG that no cache has seen, in the storage while the block runs.
 
     Raises:
-        StorageError: It could not be written, or not be removed.
+        StorageError: It could not be written or removed.
     """
     token = storage.new_token()
     data = _png(token.encode())
@@ -283,11 +283,11 @@ _BROKER_STEP = "Start the broker, or correct CELERY_BROKER_URL."
 
 
 def examine_queue() -> Iterator[Finding]:
-    """Ask the broker for its workers, and the database for what waits; nothing if no queue is configured."""
+    """Ask the broker for its workers, and the database for what is waiting. No finding without a queue."""
     if not conf.queue:
         return
     module = import_module(conf.queue.rpartition(".")[0])
-    count_workers = getattr(module, "count_workers", None)  # a host's own queue need not have it
+    count_workers = getattr(module, "count_workers", None)  # optional for a host's own queue
     workers = count_workers() if count_workers else None
     if count_workers and workers is None:
         yield broken(QUEUE, "The queue's broker does not answer.", _BROKER_STEP)
@@ -319,7 +319,7 @@ _REACH_STEP = (
 
 
 def examine_public_url(*, fetch: bool) -> Iterator[Finding]:
-    """What `PUBLIC_URL` is set to; with `fetch`, whether a probe file can be fetched through it."""
+    """What `PUBLIC_URL` is set to, and with `fetch` whether a probe file can be fetched through it."""
     found = list(from_checks(PUBLIC_URL, ids=PUBLIC_URL_IDS))
     yield from found
     base = conf.public_url
@@ -338,7 +338,7 @@ def examine_public_url(*, fetch: bool) -> Iterator[Finding]:
         told = (
             f"It is {base}; --public-url fetches a probe file through it."
             if base
-            else "It is not set: addresses are built from the host that each request names."
+            else "It is not set: addresses are built from the host name in each request."
         )
         yield fine(PUBLIC_URL, told)
 
@@ -366,7 +366,7 @@ def _fetch_probe(base: str) -> Iterator[Finding]:
         yield broken(
             PUBLIC_URL,
             f"No probe file could be stored, so none was fetched: {err.message}",
-            "See what is said about Storage.",
+            "See the finding about Storage.",
         )
     except requests.RequestException as err:
         yield broken(PUBLIC_URL, f"{base} could not be reached ({type(err).__name__}).", _REACH_STEP)
@@ -381,7 +381,7 @@ class _Answer:
 
 
 def _get(url: str, length: int) -> _Answer:
-    """Fetch up to one byte more than `length`, following no redirect: callers are given this very address."""
+    """Fetch at most one byte more than `length`, without following redirects: callers get this very address."""
     with requests.get(url, timeout=_FETCH_TIMEOUT, allow_redirects=False, stream=True) as response:
         body = b""
         for piece in response.iter_content(64 * 1024):
@@ -396,18 +396,18 @@ def _get(url: str, length: int) -> _Answer:
 
 
 def _answer_problem(answer: _Answer, data: bytes) -> tuple[str, str] | None:
-    """What is wrong with the answer, and the next step; `None` if it is right."""
+    """What is wrong with the response, and the next step; `None` if it is right."""
     if 300 <= answer.status < 400:
         target = urlsplit(answer.location)
         to = f"{target.scheme}://{target.netloc}" if target.netloc else "another path"
-        step = "Set PUBLIC_URL to the address that answers directly: every picture would cost a redirect."
+        step = "Set PUBLIC_URL to the address that answers directly; otherwise every picture costs a redirect."
         return f"The public address redirects to {to}.", step
     if answer.status != requests.codes.ok:
         return f"The public address answered {answer.status}.", _ADDRESS_STEPS.get(answer.status, _OTHER_ADDRESS_STEP)
     if answer.body != data:
-        return "The public address answered with bytes other than those in the storage.", _ADDRESS_STEPS[404]
+        return "The public address answered with other bytes than those in the storage.", _ADDRESS_STEPS[404]
     if answer.content_type != "image/png":
-        step = "Make the server of /media/ send the content types of images (nginx: include mime.types)."
+        step = "Make the server of /media/ send the content types of images (in nginx: include mime.types)."
         return f"A PNG is served as {answer.content_type or 'no type'!r}.", step
     return None
 
@@ -420,7 +420,7 @@ _TITLE = "A quiet harbour at dawn"
 
 
 def examine_generation() -> Iterator[Finding]:
-    """Make an image as every caller does. Its row and its file are deleted again, whatever happens."""
+    """Generate an image as any caller does. Its row and its file are deleted again, whatever happens."""
     item = f"images-doctor-{new_token()}"
     found: list[Finding] = []
     try:
@@ -434,7 +434,7 @@ def _generate(item: str) -> Finding:
     try:
         image = generate_image(content_item_id=item, title=_TITLE)
     except ImagesError as err:
-        step = "See what is said about providers and storage; the log of this command says more."
+        step = "See the findings about providers and storage; this command's log says more."
         return broken(GENERATION, f"No image could be made: {err.message} ({err.code})", step)
     maker = f"{image.provider} ({image.model})" if image.model else image.provider
     made = f"{maker} made an image of {image.width}x{image.height} in {(image.duration_ms or 0) / 1000:.1f} s"
@@ -442,7 +442,7 @@ def _generate(item: str) -> Finding:
     if failed:
         told = ", ".join(f"{attempt['provider']}: {attempt['code']}" for attempt in failed)
         return attention(
-            GENERATION, f"{made}, after others had failed ({told}).", "See what is said about providers."
+            GENERATION, f"{made}, after others had failed ({told}).", "See the findings about providers."
         )
     return fine(GENERATION, f"{made}; it has been deleted again.")
 
@@ -458,7 +458,7 @@ def _clean_up(item: str) -> Iterator[Finding]:
 
 # --- Secrets ------------------------------------------------------------------------------------------------
 
-#: Shorter values are ordinary words: masking them would spoil the sentences.
+#: Shorter values may be ordinary words, which must not be masked in sentences.
 _SHORTEST = 6
 _HIDDEN = SafeExceptionReporterFilter.hidden_settings
 _MASK = "[secret]"
@@ -475,7 +475,7 @@ def without_secrets(finding: Finding, secrets: tuple[str, ...]) -> Finding:
 def known_secrets() -> tuple[str, ...]:
     """Every value of the settings and the environment whose name says key, token, password or the like.
 
-    The longest come first, so that one that contains another is masked as a whole.
+    The longest come first, so that a value that contains another is masked as a whole.
     """
     found = {value for value in _candidates() if len(value) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))
@@ -488,7 +488,7 @@ def _candidates() -> Iterator[str]:
         yield from _hidden_values(part)
     try:
         backends = conf.provider_backends
-    except ImproperlyConfigured:  # reported as such; what it holds has been read above
+    except ImproperlyConfigured:  # a finding of its own; the values in it have been read above
         return
     for backend in backends.values():
         yield from _hidden_values(backend.options)
@@ -499,7 +499,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _hidden_values(values: Any) -> Iterator[str]:
-    """The texts in nested dictionaries whose names say that they are secret."""
+    """The strings in nested dictionaries whose names say that they are secret."""
     if not isinstance(values, Mapping):
         return
     for name, value in values.items():

@@ -1,7 +1,7 @@
 """Does it work? One list of probes, for the server's start, `/health/ready`, the front page and the doctor.
 
-Each probe looks at one part that a generation needs, answers within seconds and costs nothing. The doctor goes on to
-look more closely (`diagnostics.py`). A project of your own can ask them, too:
+Each probe checks one part that a generation needs, within seconds and at no cost. The doctor looks more closely
+(`diagnostics.py`). A project can run them, too:
 
     from images.services.probes import Level, run_probes
 
@@ -45,7 +45,7 @@ STORAGE_STEP = (
     "Let this user write, read and delete files under MEDIA_ROOT (STORAGE_ROOT), mount its disk, or make room; the "
     "log says what failed."
 )
-#: The most pending migrations that are named.
+#: How many pending migrations are named at most.
 _NAMED = 5
 
 
@@ -62,14 +62,14 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was found out about one part.
+    """What was found out about one part of the installation.
 
     Attributes:
         section: The part, for example `Storage`.
         level: How bad it is.
         sentence: What was found, for the operator.
         next_step: What the operator can do about it.
-        public: The sentence for everyone, if `sentence` may name hosts or paths; otherwise "".
+        public: The sentence to show publicly, if `sentence` may name hosts or paths; otherwise "".
     """
 
     section: str
@@ -149,7 +149,7 @@ def _no_database(alias: str, err: Exception) -> Finding:
 
 @contextmanager
 def _own_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    """A connection beside the thread's own and beside the pool, which waits longer than a probe's caller does."""
+    """A separate connection, with short timeouts. The pool would wait longer than a probe's caller does."""
     connection = connections[alias].copy()
     options = connection.settings_dict["OPTIONS"]  # a copy's settings are its own
     options.pop("pool", None)
@@ -165,9 +165,9 @@ def _own_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 
 def _first(rows: QuerySet[Any]) -> Any:
-    """The first row of a query, asked over a connection of its own, or `None`."""
+    """The first row of a query, read over a separate connection, or `None`."""
     with _own_connection(rows.db) as connection:
-        if connection.vendor == "postgresql":  # a table that is locked must not hold a probe up
+        if connection.vendor == "postgresql":  # a locked table must not block a probe
             connection.set_autocommit(False)
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL statement_timeout = {DATABASE_TIMEOUT * 1000}")
@@ -179,22 +179,22 @@ def _first(rows: QuerySet[Any]) -> Any:
 
 
 def probe_storage() -> Finding:
-    """Whether files can be stored, as far as can be told without storing one."""
+    """Whether files can be stored, as far as that can be told without storing one."""
     if problem := storage.storage_problem():
         return broken(STORAGE, problem, STORAGE_STEP)
     return fine(STORAGE, "Images can be stored.")
 
 
 def probe_queue() -> Finding:
-    """Whether the queue's workers take up what waits there."""
+    """Whether the queue's workers start the requests that wait there."""
     if not conf.queue:
-        return fine(QUEUE, "No queue is configured: requests do their own work.")
+        return fine(QUEUE, "No queue is configured: the web server itself generates the images.")
     try:
         oldest = _first(waiting().values_list("created_at"))
     except DatabaseError as err:
-        unknown = "The database does not say what waits in the queue."
+        unknown = "The database does not tell what is waiting in the queue."
         return attention(
-            QUEUE, f"{unknown} {database_error(err)}", "See what is said about the database.", public=unknown
+            QUEUE, f"{unknown} {database_error(err)}", "See the finding about the database.", public=unknown
         )
     if problem := queue_problem(oldest[0] if oldest else None):
         return attention(QUEUE, problem, WORKER_STEP)
@@ -202,15 +202,15 @@ def probe_queue() -> Finding:
 
 
 def probe_providers() -> Finding:
-    """Whether one provider at least has what it needs to be asked. Nothing is sent."""
+    """Whether at least one provider has everything it needs. Nothing is sent."""
     problems = [problem for alias in conf.providers if (problem := _provider_problem(alias))]
     if len(problems) < len(conf.providers):
-        return fine(PROVIDERS, "At least one provider is ready to be asked.")
+        return fine(PROVIDERS, "At least one provider is ready.")
     return broken(
         PROVIDERS,
         " ".join(problems),
         "Set what is missing, or choose another IMAGE_PROVIDER.",
-        public="No image provider is ready to be asked.",
+        public="No image provider is ready.",
     )
 
 
@@ -223,7 +223,7 @@ def _provider_problem(alias: str) -> str:
 
 # --- The list ---------------------------------------------------------------------------------------------------
 
-#: Every probe by its name, which `/health/ready` shows.
+#: Every probe by the name that `/health/ready` shows.
 PROBES: dict[str, Callable[[], Finding]] = {
     "database": probe_database,
     "storage": probe_storage,
@@ -233,9 +233,9 @@ PROBES: dict[str, Callable[[], Finding]] = {
 
 
 def guarded(section: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What `look` finds, and one more finding if it fails: the other examinations go on.
+    """The findings of `look`, and one more if it raises an exception, so that the other examinations go on.
 
-    Every exception counts, since storages, databases and providers of other people raise errors of their own.
+    It catches every exception, since third-party storages, databases and providers raise errors of their own.
     """
     unusable = "The configuration cannot be used"
     try:
@@ -245,11 +245,11 @@ def guarded(section: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Fin
     except Exception as err:  # noqa: BLE001
         log_event(logger, logging.ERROR, "examination_failed", section=section, exc_info=err)
         sentence = f"It could not be examined ({type(err).__name__})."
-        yield broken(section, sentence, "Look at the traceback in the log (of a command: standard error).")
+        yield broken(section, sentence, "Look at the traceback in the log (for a command: on standard error).")
 
 
 def run_probes(*names: str) -> dict[str, Finding]:
-    """Run some of `PROBES` by name, or all of them, one after the other. No exception leaves it."""
+    """Run some of `PROBES` by name, or all of them, one after the other. It raises no exception."""
     return {name: next(guarded(name.capitalize(), partial(_as_list, PROBES[name]))) for name in names or PROBES}
 
 

@@ -1,4 +1,4 @@
-"""What each provider says of its key and its model, and until when it has the model. It costs nothing."""
+"""What each provider says about its key and its model, and when the model will be shut down. Asking costs nothing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .probes import PROVIDERS, Finding, attention, broken, fine, guarded
 TIMEOUT = 10.0
 
 _STEPS: dict[type[ProviderFailure], str] = {
-    failures.ProviderAuth: "Set the setting that is named to a valid key that may use the image models.",
+    failures.ProviderAuth: "Set this setting to a valid key that may use the image models.",
     failures.ProviderQuotaExhausted: "Raise the account's budget, or use another key.",
-    failures.ProviderUnreachable: "Look at what the sentence names: the network, HTTPS_PROXY, SSL_CERT_FILE, or the "
+    failures.ProviderUnreachable: "Check what the sentence names: the network, HTTPS_PROXY, SSL_CERT_FILE or the "
     "provider's base URL.",
-    failures.ProviderTimeout: "Look at the network and at the provider's status page, then try again.",
-    failures.ProviderBadResponse: "Look at the provider's base URL: the server there does not speak this API.",
-    failures.ProviderNotConfigured: "Set what is named in the environment or in IMAGES.",
+    failures.ProviderTimeout: "Check the network and the provider's status page, then try again.",
+    failures.ProviderBadResponse: "Check the provider's base URL: the server there does not speak this API.",
+    failures.ProviderNotConfigured: "Set what is missing in the environment or in IMAGES.",
 }
-_OTHER_STEP = "Look at the provider's status page, then try again."
+_OTHER_STEP = "Check the provider's status page, then try again."
 _PASSING = (failures.ProviderOverloaded, failures.ProviderRateLimited)
 
 
@@ -33,7 +33,7 @@ def examine_providers(*, warn_days: int, today: date) -> Iterator[Finding]:
     """Ask each provider that `IMAGE_PROVIDER` names.
 
     Args:
-        warn_days: A shutdown within so many days needs attention.
+        warn_days: A model's shutdown within this many days needs attention.
         today: The day to count from.
     """
     known = conf.provider_backends
@@ -42,7 +42,7 @@ def examine_providers(*, warn_days: int, today: date) -> Iterator[Finding]:
             yield from guarded(PROVIDERS, partial(_examine, alias, warn_days, today))
         else:
             step = f"Set IMAGE_PROVIDER to one or more of: {', '.join(sorted(known))}."
-            yield broken(PROVIDERS, f"{alias}: there is no provider of this name.", step)
+            yield broken(PROVIDERS, f"{alias}: there is no provider with this name.", step)
 
 
 def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
@@ -62,11 +62,11 @@ def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
         status = provider.look_up_model(Deadline.after(TIMEOUT))
     except ProviderFailure as err:
         yield _failed(alias, provider, err)
-        if not isinstance(err, failures.ProviderModelUnavailable):  # its advice has said so
+        if not isinstance(err, failures.ProviderModelUnavailable):  # that finding's advice has covered it
             yield from _known_deprecation(alias, provider, today)
         return
     if status is None:
-        told = "nothing is missing. Only an image shows whether it works: use --generate."
+        told = "nothing is missing. Only a real image shows whether it works: use --generate."
         yield from list(_known_deprecation(alias, provider, today)) or [
             fine(PROVIDERS, f"{_name(alias, provider)}: {told}")
         ]
@@ -79,7 +79,7 @@ def _name(alias: str, provider: ImageProvider) -> str:
 
 
 def _known_deprecation(alias: str, provider: ImageProvider, today: date) -> Iterator[Finding]:
-    """What is known about the end of its model without asking the vendor."""
+    """What is known about its model's shutdown without asking the vendor."""
     if deprecation := provider.deprecation():
         make = broken if deprecation.is_over(today) else attention
         sentence = f"{alias}: {deprecation.sentence(provider.model, today)}"
@@ -96,14 +96,14 @@ def _failed(alias: str, provider: ImageProvider, err: ProviderFailure) -> Findin
 
 
 def _other_model(provider: ImageProvider) -> str:
-    """What to set instead: the vendor's own replacement, if it is known, and the models that the key has."""
+    """What to set instead: the vendor's replacement, if it is known, and the models that the key can use."""
     setting, deprecation = provider.model_setting, provider.deprecation()
     advice = deprecation.advice(setting) if deprecation else f"Set {setting} to another model; its price may differ."
     try:
         names = [name for name in provider.model_names(Deadline.after(TIMEOUT)) if name != provider.model]
     except ProviderFailure:
-        return advice  # the first answer is the finding; the list is only a help
-    return f"{advice} This key has: {', '.join(names)}." if names else advice
+        return advice  # the list is only an addition to the finding
+    return f"{advice} This key can use: {', '.join(names)}." if names else advice
 
 
 def _answered(alias: str, provider: ImageProvider, status: ModelStatus, warn_days: int, today: date) -> Finding:
@@ -114,24 +114,24 @@ def _answered(alias: str, provider: ImageProvider, status: ModelStatus, warn_day
         return _announced(what, provider, deprecation, warn_days, today)
     if status.doubt:
         return attention(PROVIDERS, f"{what}: {status.doubt}", "Use --generate, which makes one real image.")
-    return fine(PROVIDERS, f"{what}: the key is accepted and has this model, and no shutdown is announced.")
+    return fine(PROVIDERS, f"{what}: the key is accepted and can use this model, and no shutdown is announced.")
 
 
 def _dated(
     what: str, provider: ImageProvider, end: date, deprecation: Deprecation | None, warn_days: int, today: date
 ) -> Finding:
-    """The vendor itself names the day of the shutdown."""
+    """The finding if the vendor's answer names the day of the shutdown."""
     days = (end - today).days
     if days > warn_days:
-        return fine(PROVIDERS, f"{what}: the key is accepted and has this model until {end} ({days} days).")
+        return fine(PROVIDERS, f"{what}: the key is accepted and can use this model until {end} ({days} days).")
     step = deprecation.advice(provider.model_setting) if deprecation else _other_model(provider)
     if days > 0:
         return attention(PROVIDERS, f"{what}: the provider will shut this model down on {end}, in {days} days.", step)
-    return broken(PROVIDERS, f"{what}: the provider has shut this model down on {end}.", step)
+    return broken(PROVIDERS, f"{what}: the provider shut this model down on {end}.", step)
 
 
 def _announced(what: str, provider: ImageProvider, deprecation: Deprecation, warn_days: int, today: date) -> Finding:
-    """The vendor has the model and does not name a day, but has announced its end elsewhere."""
+    """The finding if the vendor has the model and names no day, but has announced its shutdown elsewhere."""
     sentence = f"{what}: the key is accepted, but {deprecation.sentence(provider.model, today)}"
     if deprecation.shutdown and (deprecation.shutdown - today).days > warn_days:
         return fine(PROVIDERS, sentence)

@@ -77,7 +77,7 @@ def test_a_configuration_that_stops_other_commands_does_not_stop_this_one(
     with pytest.raises(SystemExit) as left:  # call_command would leave the checks out
         execute_from_command_line(["manage.py", "images_doctor", "--no-color"])
     assert left.value.code == 1
-    assert "opnai: there is no provider of this name." in capsys.readouterr().out
+    assert "opnai: there is no provider with this name." in capsys.readouterr().out
 
 
 def test_json_is_one_object_with_a_next_step_for_every_finding(

@@ -77,7 +77,7 @@ def test_cookies_are_nobodys_concern_over_plain_http(configure: Configure, setti
     ("name", "value", "words"),
     [
         ("CORS_ALLOW_ALL_ORIGINS", True, "every web page"),
-        ("MIDDLEWARE", [], "no answer tells browsers"),
+        ("MIDDLEWARE", [], "no response tells browsers"),
         ("CORS_ALLOW_HEADERS", ["authorization", "prefer"], "idempotency-key"),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_storage_that_loses_bytes_is_broken(configure: Configure, settings: Se
     settings.STORAGES = {**settings.STORAGES, "lossy": {"BACKEND": "tests.doctor.stubs.LossyStorage"}}
     configure(STORAGE="lossy")
     [finding] = problems("Storage")
-    assert "bytes other than" in finding.sentence
+    assert "different bytes" in finding.sentence
 
 
 def test_a_storage_of_somebody_elses_that_fails_does_not_end_the_examination(
@@ -187,7 +187,7 @@ class TestPublicUrl:
             ({"status": 400}, "answered 400", "ALLOWED_HOSTS"),
             ({"status": 404}, "answered 404", "STORAGE_ROOT"),
             ({"status": 502}, "answered 502", "logs"),
-            ({"body": b"other", "content_type": "image/png"}, "bytes other than", "STORAGE_ROOT"),
+            ({"body": b"other", "content_type": "image/png"}, "other bytes than", "STORAGE_ROOT"),
             (
                 {"status": 302, "headers": {"Location": "https://www.example/x?token=1"}},
                 "redirects to https://www.example.",

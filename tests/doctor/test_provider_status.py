@@ -135,7 +135,7 @@ def test_a_model_that_is_gone_is_told_with_its_replacement_and_what_the_key_has(
     assert finding.level == "broken"
     assert "provider_model_unavailable" in finding.sentence
     assert f"Set {replacement}" in finding.next_step
-    assert f"This key has: {there}." in finding.next_step
+    assert f"This key can use: {there}." in finding.next_step
 
 
 def test_models_whose_end_is_announced_are_not_offered(configure: Configure, provider_server: ProviderServer) -> None:
@@ -146,7 +146,7 @@ def test_models_whose_end_is_announced_are_not_offered(configure: Configure, pro
         "gpt-image-7-nova": {},
     }
     finding = the_finding()
-    assert "This key has: gpt-image-7-nova." in finding.next_step
+    assert "This key can use: gpt-image-7-nova." in finding.next_step
     assert "OPENAI_IMAGE_MODEL" in finding.next_step
 
 
