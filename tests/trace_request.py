@@ -94,6 +94,7 @@ def main(provider: str = "gemini") -> None:
     with tempfile.TemporaryDirectory() as folder, ProviderServer() as server:
         settings.MEDIA_ROOT = folder
         settings.IMAGES = {
+            **settings.IMAGES,
             "PROVIDER": provider,
             "PUBLIC_URL": "https://pics.example",
             "GEMINI_API_KEY": "key",

@@ -48,8 +48,10 @@ class ImagesCommand(BaseCommand):
             SystemExit: Its output is not read any more, as in `… | head` (141, as a shell reports it).
         """
         try:
-            output: str | None = super().execute(*args, **options)
-            self.stdout.flush()
+            try:
+                output: str | None = super().execute(*args, **options)
+            finally:  # also if the command ends with an exit status of its own
+                self.stdout.flush()
         except ImagesError as err:
             raise CommandError(_database_sentence(err.__cause__) or f"{err.message} ({err.code})") from err
         except (InterfaceError, OperationalError, ProgrammingError) as err:

@@ -38,10 +38,10 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def refusal(tmp_path: Path, **variables: str) -> str:
+def refusal(tmp_path: Path, command: list[str] = COMMAND, **variables: str) -> str:
     """What a server that does not start says."""
     env = environment(tmp_path, **variables)
-    done = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -113,6 +113,12 @@ def test_ctrl_c_is_the_masters_affair(tmp_path: Path) -> None:
         assert children.read_text().split() == workers
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=30) == 0
+
+
+def test_its_old_name_still_works_and_says_the_new_one(tmp_path: Path) -> None:
+    said = refusal(tmp_path, [sys.executable, "-m", "trygo_backend.serve"], PORT="eighty")
+    assert "DeprecationWarning: trygo_backend.serve is now trygo_backend.server." in said
+    assert "The server cannot start. PORT" in said
 
 
 def test_it_refuses_a_provider_that_does_not_exist(tmp_path: Path) -> None:
