@@ -13,12 +13,14 @@ stand outside the root on purpose, so that no `except ImagesError` swallows them
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 #: Seconds after which it makes sense to ask again if the server is busy: a good part of a usual generation.
 RETRY_AFTER = 5
 #: Seconds after which it makes sense to ask again if a provider limits the rate and does not say for how long.
 RATE_LIMIT_PAUSE = 20
+#: What the sentence of a failure adds if a provider may have charged.
+BILLING_ADVICE = "A provider may have charged for this request, and may charge for another one, too."
 
 
 class OpenTransactionError(RuntimeError):
@@ -35,8 +37,12 @@ class ImagesError(Exception):
     Args:
         message: One sentence that the reader can act on. It reaches callers: no key, no path, no upstream body.
         retry_after: Seconds after which it makes sense to try again, if that is known.
+
+    Attributes:
+        may_have_billed: A provider may have charged for what failed.
     """
 
+    may_have_billed: bool = False
     code: ClassVar[str] = "internal_error"
     status_code: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
@@ -46,6 +52,18 @@ class ImagesError(Exception):
         self.message = message or self.default_message
         self.retry_after = retry_after
         super().__init__(self.message)
+
+    def with_billing(self, may_have_billed: bool) -> Self:
+        """Say of the whole request, of which this is the end, whether a provider may have charged for it.
+
+        Returns:
+            The same exception; if it was charged for, its sentence says so.
+        """
+        self.may_have_billed = may_have_billed
+        if may_have_billed and BILLING_ADVICE not in self.message:
+            self.message = f"{self.message} {BILLING_ADVICE}"
+            self.args = (self.message,)
+        return self
 
 
 class InvalidRequest(ImagesError):
@@ -133,7 +151,7 @@ class ProviderFailure(ImagesError):
     Attributes:
         retry_same: The same provider may be asked again: nothing can have been billed.
         failover: The next configured provider may be asked.
-        may_have_billed: The provider may have charged for this attempt.
+        may_have_billed: The provider may have charged for this attempt; as the end of a generation, for any of them.
         request_id: The provider's own id for the request, if it sent one.
         usage: What the provider reported as used (tokens, cost), as plain JSON; `None` if it reported nothing.
     """
@@ -141,7 +159,7 @@ class ProviderFailure(ImagesError):
     status_code = 502
     retry_same: ClassVar[bool] = False
     failover: ClassVar[bool] = True
-    may_have_billed: ClassVar[bool] = True
+    may_have_billed: bool = True
 
     def __init__(
         self, message: str = "", *, retry_after: float | None = None, request_id: str = "", usage: Any = None

@@ -20,7 +20,10 @@ from .conf import conf
 from .exceptions import ImagesError, QueueUnavailable
 
 #: The errors of requests whose process ended without recording one.
-STOPPED = "The server was stopped while it was generating this image. Request it again."
+STOPPED = (
+    "The server was stopped while it was generating this image, and a provider may have charged for it. "
+    "Request it again."
+)
 NO_WORKER_STARTED = "No worker started the request in time. Try again later."
 
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could record that.
@@ -214,6 +217,15 @@ class GeneratedImage(models.Model):
             (QueueUnavailable.code, NO_WORKER_STARTED) if self.started_at is None else (ImagesError.code, STOPPED)
         )
         return self.error_code or stopped[0], self.error_message or stopped[1]
+
+    @property
+    def may_have_billed(self) -> bool:
+        """Whether a provider may have charged although the generation failed."""
+        if self.current_status != Status.FAILED:
+            return False
+        if self.started_at is not None and self.duration_ms is None:  # stopped before it could record its attempts
+            return True
+        return any(isinstance(attempt, dict) and attempt.get("may_have_billed") for attempt in self.attempts)
 
     @property
     def is_ready(self) -> bool:

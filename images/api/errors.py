@@ -64,7 +64,12 @@ def format_time(moment: datetime) -> str:
 
 
 def error_body(
-    code: str, message: str, *, retryable: bool = False, details: Mapping[str, Any] | None = None
+    code: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    may_have_billed: bool = False,
+    details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The contract's error body.
 
@@ -72,12 +77,14 @@ def error_body(
         code: A stable name in snake case.
         message: One sentence that the reader can act on.
         retryable: Whether the same request may succeed later without any change.
+        may_have_billed: Whether a provider may have charged for what failed.
         details: Sentences by field name, if fields are at fault.
     """
     return {
         "error": message,
         "code": code,
         "retryable": retryable,
+        **({"mayHaveBilled": True} if may_have_billed else {}),
         "timestamp": timestamp(),
         "details": dict(details or {}),
     }
@@ -98,7 +105,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
         return _api_exception(converted)
     if not isinstance(exc, ImagesError):
         log_event(logger, logging.ERROR, "unhandled_exception", exc_info=exc, path=path)
-        exc = ImagesError()
+        exc = ImagesError().with_billing(getattr(exc, "may_have_billed", False))
     if exc.code == ImagesError.code:
         _tell_error_trackers(context)
     return _images_error(exc)
@@ -112,7 +119,13 @@ def _tell_error_trackers(context: Mapping[str, Any]) -> None:
 
 def _images_error(exc: ImagesError) -> Response:
     details = _camel_details(exc.details) if isinstance(exc, InvalidRequest) else None
-    body = error_body(exc.code, exc.message, retryable=exc.retryable, details=details)
+    body = error_body(
+        exc.code,
+        exc.message,
+        retryable=exc.retryable,
+        may_have_billed=exc.may_have_billed,
+        details=details,
+    )
     retry_after = exc.retry_after
     if retry_after is None and isinstance(exc, ProviderRateLimited):
         retry_after = RATE_LIMIT_PAUSE  # the contract promises the header, and vendors do not always say how long

@@ -17,7 +17,6 @@ from .errors import RequestTimeout
 from .serializers import (
     FilterSerializer,
     GenerateSerializer,
-    ImageErrorSerializer,
     ImageSerializer,
     PendingImageSerializer,
 )
@@ -37,6 +36,8 @@ try:
 except ImportError:  # pragma: no cover - the extra [schema] is not installed
     extend_schema = None  # type: ignore[assignment]
 
+_MAY_HAVE_BILLED = "Only if true: a provider may have charged for what failed."
+
 ViewMethod = TypeVar("ViewMethod", bound=Callable[..., Any])
 
 
@@ -47,6 +48,7 @@ class ErrorSerializer(serializers.Serializer[Any]):
     code = serializers.CharField(help_text="A stable name in snake case: decide by it, not by the sentence.")
     retryable = serializers.BooleanField(help_text="Whether the same request may succeed later, unchanged.")
     timestamp = serializers.DateTimeField()
+    mayHaveBilled = serializers.BooleanField(required=False, help_text=_MAY_HAVE_BILLED)
     details = serializers.DictField(help_text="Sentences by field name, if fields are at fault.")
 
 
@@ -87,7 +89,8 @@ _GENERATION: list[type[errors.ImagesError]] = [
 def _examples() -> dict[int, list[tuple[str, str, bool]]]:
     found = {status: list(rows) for status, rows in {**_COMMON, **_BODY}.items() if status not in (404, 405)}
     for cls in _GENERATION:
-        found.setdefault(cls.status_code, []).append((cls.code, cls.default_message, cls.retryable))
+        error = cls().with_billing(cls.may_have_billed)
+        found.setdefault(cls.status_code, []).append((cls.code, error.message, cls.retryable))
     return found
 
 
@@ -104,8 +107,11 @@ def _error_responses(examples: Mapping[int, list[tuple[str, str, bool]]]) -> dic
 
 def _error_example(code: str, sentence: str, retryable: bool) -> Any:
     details = {"title": ["This field is required."]} if code == "invalid_request" else {}
-    body = {"error": sentence, "code": code, "retryable": retryable, "timestamp": "2026-11-23T08:00:00.000Z"}
-    return OpenApiExample(code, value={**body, "details": details}, response_only=True)
+    body: dict[str, Any] = {"error": sentence, "code": code, "retryable": retryable}
+    if errors.BILLING_ADVICE in sentence:
+        body["mayHaveBilled"] = True
+    body |= {"timestamp": "2026-11-23T08:00:00.000Z", "details": details}
+    return OpenApiExample(code, value=body, response_only=True)
 
 
 def _header(name: str, description: str, statuses: list[int]) -> Any:
@@ -253,7 +259,7 @@ if extend_schema is not None:
 
     # A host is likely to have an "Image" and an "Error" of its own.
     for _serializer in (
-        DeletedSerializer, ErrorSerializer, GenerateSerializer, ImageErrorSerializer, ImageSerializer,
+        DeletedSerializer, ErrorSerializer, GenerateSerializer, ImageSerializer,
         PendingImageSerializer,
     ):  # fmt: skip
         extend_schema_serializer(component_name=f"Images{_serializer.__name__.removesuffix('Serializer')}")(
@@ -272,6 +278,24 @@ if extend_schema is not None:
         def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
             words = [*self.target.choices, *([None] if self.target.allow_null else [])]
             return {"type": "string", "allOf": [{"enum": words}]}
+
+    class ErrorFieldExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+        """The `error` of an image."""
+
+        target_class = "images.api.serializers.ErrorField"
+
+        def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+            properties = {
+                "code": {"type": "string", "description": "As in the body of an error."},
+                "message": {"type": "string", "description": "One sentence that says what happened."},
+                "mayHaveBilled": {"type": "boolean", "description": _MAY_HAVE_BILLED},
+            }
+            return {
+                "type": "object",
+                "nullable": True,
+                "properties": properties,
+                "required": ["code", "message"],
+            }
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
         """Callers from trusted networks send no credentials, so there is nothing to fill in."""

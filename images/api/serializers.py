@@ -75,9 +75,21 @@ class MomentField(serializers.DateTimeField):
         return format_time(value)
 
 
-class ImageErrorSerializer(serializers.Serializer[Any]):
-    code = serializers.CharField()
-    message = serializers.CharField()
+class ErrorField(serializers.Field[Any, Any, dict[str, Any], GeneratedImage]):
+    """Why there is no picture; `None` if the generation has not failed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(source="*", read_only=True, **kwargs)
+
+    def to_representation(self, value: GeneratedImage) -> Any:
+        return _error(value)
+
+
+def _error(image: GeneratedImage) -> dict[str, Any] | None:
+    code, message = image.current_error
+    if not code:
+        return None
+    return {"code": code, "message": message, **({"mayHaveBilled": True} if image.may_have_billed else {})}
 
 
 class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
@@ -91,7 +103,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
     status = WordField(choices=Status.choices, source="current_status")
     mimeType = serializers.CharField(source="mime_type")
     createdAt = MomentField(source="created_at")
-    error = serializers.SerializerMethodField(help_text="Why there is no picture, if the generation failed.")
+    error = ErrorField(help_text="Why there is no picture, if the generation failed.")
 
     class Meta:
         model = GeneratedImage
@@ -130,15 +142,11 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "width": instance.width,
             "height": instance.height,
             "createdAt": format_time(instance.created_at),
-            "error": self.get_error(instance),
+            "error": _error(instance),
         }
 
     def get_imageUrl(self, image: GeneratedImage) -> str | None:
         return image.public_url(self.context.get("request")) or None
-
-    def get_error(self, image: GeneratedImage) -> dict[str, str] | None:
-        code, message = image.current_error
-        return {"code": code, "message": message} if code else None
 
 
 class PendingImageSerializer(ImageSerializer):

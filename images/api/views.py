@@ -295,7 +295,7 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
             outcome = generate_in_time(parse_preferences(request.headers.get("Prefer", "")), arguments)
         except (OperationalError, InterfaceError) as err:
             # Not `database_unavailable`, which says that nothing was paid for. The services raise that themselves.
-            raise ImagesError from err
+            raise ImagesError().with_billing(getattr(err, "may_have_billed", True)) from err
         headers = {"Preference-Applied": outcome.applied} if outcome.applied else {}
         location = self._location(outcome.image)
         if outcome.image.status == Status.PENDING:

@@ -298,7 +298,9 @@ def no_image(vendor: Vendor, request_id: str) -> ProviderFailure:
 
 def too_late(vendor: Vendor) -> ProviderFailure:
     """The failure for a deadline that had passed before anything was sent."""
-    return failures.ProviderTimeout(f"There was no time left to ask {vendor.name}.")
+    failure = failures.ProviderTimeout(f"There was no time left to ask {vendor.name}.")
+    failure.may_have_billed = False
+    return failure
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -50,6 +50,7 @@ class Attempt:
         ms: How long it took, in milliseconds.
         request_id: The provider's own name for the request, or "".
         usage: What the provider reported as used, whatever came of it; `None` if it reported nothing.
+        may_have_billed: The provider may have charged for it.
     """
 
     provider: str
@@ -58,6 +59,7 @@ class Attempt:
     ms: int
     request_id: str = ""
     usage: Any = None
+    may_have_billed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +140,13 @@ def _attempt(
     alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]
 ) -> VerifiedImage:
     started = time.monotonic()
-    model, code, request_id, usage = "", "internal_error", "", None
+    model, code, request_id, usage, asked, billed = "", "internal_error", "", None, False, True
     try:
         provider, model = _load(alias)
         if not deadline.remaining:
             raise ProviderTimeout
         refuse_in_test_run(alias, provider)
+        asked = True
         image = provider.generate(request_for(provider, deadline))
         model, code, request_id, usage = image.model or model, "ok", image.request_id, counts(image.usage)
         return VerifiedImage(provider=alias, image=image, info=_judge(alias, image))
@@ -151,12 +154,21 @@ def _attempt(
         code = err.code
         if isinstance(err, ProviderFailure):
             request_id, usage = err.request_id or request_id, counts(err.usage) or usage
+            billed = err.may_have_billed
         if isinstance(err, ProviderModelUnavailable):
             _report_once("provider_model_unavailable", alias, model, err.message)
         raise
     finally:
         ms = round((time.monotonic() - started) * 1000)
-        attempt = Attempt(provider=alias, model=model, code=code, ms=ms, request_id=request_id, usage=usage)
+        attempt = Attempt(
+            provider=alias,
+            model=model,
+            code=code,
+            ms=ms,
+            request_id=request_id,
+            usage=usage,
+            may_have_billed=asked and billed,
+        )
         attempts.append(asdict(attempt))
         log_event(logger, logging.DEBUG, "provider_attempt", **asdict(attempt))
 

@@ -317,10 +317,10 @@ class GenerationRun:
             log_event(
                 logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
             )
-            raise ImagesError(_UNRECORDED) from err
+            raise self._billed(ImagesError(_UNRECORDED)) from err
         if not written:  # deleted, or claimed by another worker
             storage.remove(image.file_name)
-            raise ImageNotFound("The image was deleted while it was being generated.")
+            raise self._billed(ImageNotFound("The image was deleted while it was being generated."))
         log_event(
             logger,
             logging.INFO,
@@ -336,7 +336,9 @@ class GenerationRun:
     def _fail(self, err: BaseException) -> None:
         """Record the failure on the row, if the database still answers."""
         image = self.image
-        known = err if isinstance(err, ImagesError) else ImagesError()
+        known = self._billed(err if isinstance(err, ImagesError) else ImagesError())
+        # A bug of a provider or of a receiver goes on to the caller as it is, and the API makes an answer of it.
+        err.__dict__["may_have_billed"] = known.may_have_billed
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
         last = self.attempts[-1] if self.attempts else {}
         self._record_provider(last.get("provider", ""), last.get("model", ""))
@@ -356,6 +358,9 @@ class GenerationRun:
             request_id=last.get("request_id", ""),
         )
         self._after_commit(lambda: image_generation_failed.send_robust(GeneratedImage, image=image, error=known))
+
+    def _billed(self, err: ImagesError) -> ImagesError:
+        return err.with_billing(any(attempt["may_have_billed"] for attempt in self.attempts))
 
     @staticmethod
     def _after_commit(send: Callable[[], Any]) -> None:

@@ -32,10 +32,10 @@ from ..exceptions import (
     QueueUnavailable,
 )
 from ..logs import log_event
-from ..models import NO_WORKER_STARTED, STALE_AFTER, STOPPED, GeneratedImage, GeneratedImageQuerySet, Status
+from ..models import NO_WORKER_STARTED, STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
 from .database import release_connections, rows
-from .repair import rescue
+from .repair import rescue, stopped
 
 logger = logging.getLogger("images")
 
@@ -139,7 +139,7 @@ def worker_lost(image_id: uuid.UUID) -> None:
     """
     row = rows().filter(pk=image_id, status=Status.PENDING, started_at__isnull=False).first()
     if row is not None and not rescue(row):
-        fail_pending(row, ImagesError(STOPPED))
+        fail_pending(row, stopped())
 
 
 def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime) -> GeneratedImage | float | None:
@@ -151,7 +151,7 @@ def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime
         return None
     if conf.retry_lost and not row.is_stale and _mark_started(row, now):
         return row
-    fail_pending(row, ImagesError(STOPPED))
+    fail_pending(row, stopped())
     return None
 
 
@@ -201,7 +201,7 @@ def _poll(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
         row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
     except (OperationalError, InterfaceError) as err:
         if is_last:  # not `DatabaseUnavailable`: a worker may have paid for the image
-            raise ImagesError from err
+            raise ImagesError().with_billing(True) from err
         return None
     if row is None:
         raise ImageNotFound("The image was deleted while it was being generated.")
@@ -220,7 +220,7 @@ def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
     if row.current_status == Status.PENDING and not _withdraw(row):
         row = wait_for(row, _longest_run_seconds())
         if row.current_status == Status.PENDING:
-            raise ProviderTimeout
+            raise ProviderTimeout().with_billing(True)
     return finished(row)
 
 
@@ -247,7 +247,9 @@ def finished(row: GeneratedImage) -> GeneratedImage:
     found = [kind for kind in _kinds(ImagesError) if kind.code == code]
     # Two classes may share a code; the sentence tells them apart.
     kind = next((kind for kind in found if kind.default_message == message), found[0] if found else ImagesError)
-    raise kind(message, retry_after=RATE_LIMIT_PAUSE) if kind is ProviderRateLimited else kind(message)
+    error = kind(message, retry_after=RATE_LIMIT_PAUSE) if kind is ProviderRateLimited else kind(message)
+    error.may_have_billed = row.may_have_billed
+    raise error
 
 
 def _kinds(root: type[ImagesError]) -> Iterator[type[ImagesError]]:

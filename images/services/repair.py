@@ -56,7 +56,7 @@ def fail_stopped(row: GeneratedImage, broken: list[str]) -> bool:
     Raises:
         StorageError: A file could not be removed; the row has still been marked as failed.
     """
-    error = QueueUnavailable(NO_WORKER_STARTED) if row.started_at is None else ImagesError(STOPPED)
+    error = QueueUnavailable(NO_WORKER_STARTED) if row.started_at is None else stopped()
     done = _change(
         row,
         status=Status.FAILED,
@@ -69,6 +69,13 @@ def fail_stopped(row: GeneratedImage, broken: list[str]) -> bool:
         for name in broken:
             storage.remove(name)
     return done
+
+
+def stopped() -> ImagesError:
+    """The failure of a row whose process was stopped while it worked."""
+    error = ImagesError(STOPPED)
+    error.may_have_billed = True
+    return error
 
 
 def fail_missing(row: GeneratedImage) -> bool:

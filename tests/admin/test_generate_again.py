@@ -15,7 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from images.admin.generate_again import MAX_AT_ONCE, again_address
-from images.exceptions import ProviderTimeout
+from images.exceptions import BILLING_ADVICE, ProviderTimeout
 from images.models import GeneratedImage, Status
 from images.providers import ImageRequest
 from images.services import generate_image
@@ -86,7 +86,8 @@ def test_a_failure_is_told_with_its_code(
 ) -> None:
     fake_provider.will(ProviderTimeout())
     page = confirm(admin_client, again_address([image.pk]))
-    assert "A title: The image provider did not respond in time. Try again later. (provider_timeout)" in page.text
+    sentence = f"The image provider did not respond in time. Try again later. {BILLING_ADVICE}"
+    assert f"A title: {sentence} (provider_timeout)" in page.text
     assert page.redirect_chain == [(LIST, 302)]
 
 

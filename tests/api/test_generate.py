@@ -205,7 +205,9 @@ def test_a_provider_s_failure_is_told_and_kept_on_the_row(
     assert image.attempts[0]["code"] == failure.code
     shown = api.get(f"/api/images/{image.pk}").json()
     assert (shown["status"], shown["imageUrl"]) == ("failed", None)
-    assert shown["error"] == {"code": failure.code, "message": failure.message}
+    billed = {"mayHaveBilled": True} if failure.may_have_billed else {}
+    assert shown["error"] == {"code": failure.code, "message": failure.message} | billed
+    assert body.get("mayHaveBilled") == billed.get("mayHaveBilled")
 
 
 def test_a_rate_limit_that_does_not_fit_is_passed_on_with_retry_after(

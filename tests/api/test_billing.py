@@ -1,0 +1,167 @@
+"""What a caller learns about money, of a request's own thread and of a worker: real SDKs, two scripted servers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+from rest_framework.test import APIClient
+
+from images import storage
+from images.exceptions import BILLING_ADVICE, ImagesError, StorageError
+from images.models import STOPPED, GeneratedImage
+from images.services import failover, generate_image, run_generation
+from images.services.generation import GenerationRun
+from tests.fakes.provider_server import ProviderServer
+
+BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Servers = tuple[ProviderServer, ProviderServer]
+
+
+def work_at_once(image_id: str) -> None:
+    run_generation(uuid.UUID(image_id))
+
+
+@pytest.fixture
+def servers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    monkeypatch.setattr(failover, "BACKOFF", 0.01)
+    with ProviderServer() as gemini, ProviderServer() as openai:
+        settings.IMAGES = {
+            **settings.IMAGES,
+            "PROVIDER": "gemini,openai",
+            "GEMINI_API_KEY": "AIza-secret",
+            "GEMINI_API_BASE_URL": f"{gemini.url}/v1beta",
+            "OPENAI_API_KEY": "sk-secret",
+            "OPENAI_BASE_URL": f"{openai.url}/v1",
+            "QUEUE": f"{__name__}.work_at_once",
+        }
+        yield gemini, openai
+
+
+def configure(settings: Settings, **changes: Any) -> None:
+    settings.IMAGES = {**settings.IMAGES, **changes}
+
+
+def told(api: APIClient) -> list[tuple[str, str, Any]]:
+    """Code, sentence and `mayHaveBilled` as told to three callers: one who waits, one of a worker, one who polls."""
+    waiting = api.post("/api/images/generate", BODY, format="json").json()
+    queued = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "wait=20"}).json()
+    accepted = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "respond-async"})
+    assert accepted.status_code == 202
+    polled = api.get(f"/api/images/{accepted.json()['id']}").json()["error"]
+    return [
+        (waiting["code"], waiting["error"], waiting.get("mayHaveBilled")),
+        (queued["code"], queued["error"], queued.get("mayHaveBilled")),
+        (polled["code"], polled["message"], polled.get("mayHaveBilled")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gemini", "openai", "code", "billed"),
+    [
+        ("http_401", "http_400", "provider_auth", False),
+        ("http_503", "quota", "provider_overloaded", False),
+        ("content_policy", "ok", "content_rejected", False),
+        ("http_500", "http_401", "provider_error", True),
+        ("http_401", "reset", "provider_bad_response", True),
+        ("http_400", "bad_base64", "provider_bad_response", True),
+        ("no_image", "http_404", "provider_no_image", True),
+        ("svg", "svg", "provider_bad_image", True),
+        # What the caller is told was free; what came before or after it was perhaps not.
+        ("http_503", "http_500", "provider_overloaded", True),
+        ("http_500", "content_policy", "content_rejected", True),
+    ],
+)
+def test_every_caller_learns_whether_a_provider_may_have_charged(
+    api: APIClient, servers: Servers, gemini: str, openai: str, code: str, billed: bool
+) -> None:
+    tries = 3 if gemini == "http_503" else 1
+    servers[0].script(*[gemini] * tries * 3)
+    servers[1].script(*[openai] * 3)
+    waiting, queued, polled = told(api)
+    assert waiting == queued == polled
+    assert (waiting[0], waiting[2]) == (code, billed or None)
+    assert (BILLING_ADVICE in waiting[1]) is billed
+    assert [image.may_have_billed for image in GeneratedImage.objects.all()] == [billed] * 3
+
+
+def test_a_timeout_may_have_been_billed(api: APIClient, servers: Servers, settings: Settings) -> None:
+    configure(settings, DEADLINE=1, PROVIDER="openai")
+    servers[1].script("hang")
+    body = api.post("/api/images/generate", BODY, format="json").json()
+    assert (body["code"], body["mayHaveBilled"]) == ("provider_timeout", True)
+    assert BILLING_ADVICE in body["error"]
+
+
+def test_a_picture_that_could_not_be_stored_was_charged_for(
+    api: APIClient, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> str:
+        raise StorageError
+
+    monkeypatch.setattr(storage, "save", fail)
+    for code, sentence, billed in told(api):
+        assert (code, billed) == ("storage_error", True)
+        assert BILLING_ADVICE in sentence
+
+
+def test_a_storage_that_is_full_before_a_provider_is_asked_costs_nothing(
+    api: APIClient, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise StorageError
+
+    monkeypatch.setattr(storage, "check_space", fail)
+    assert told(api) == [("storage_error", StorageError.default_message, None)] * 3
+    assert not servers[0].requests
+
+
+@pytest.mark.parametrize(("after_paying", "billed"), [(False, None), (True, True)])
+def test_an_unforeseen_error_says_it_too(
+    api: APIClient, servers: Servers, monkeypatch: pytest.MonkeyPatch, after_paying: bool, billed: Any
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(*((GenerationRun, "_describe") if after_paying else (storage, "check_space")), fail)
+    answer = api.post("/api/images/generate", BODY, format="json")
+    body = answer.json()
+    assert (answer.status_code, body["code"], body.get("mayHaveBilled")) == (500, "internal_error", billed)
+    assert (BILLING_ADVICE in body["error"]) is bool(billed)
+    shown = api.get(f"/api/images/{GeneratedImage.objects.get().pk}").json()["error"]
+    assert (shown["message"], shown.get("mayHaveBilled")) == (body["error"], billed)
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+def test_a_stop_may_have_been_billed_if_a_worker_had_begun(
+    api: APIClient, servers: Servers, settings: Settings, user: Any, taken_up: bool
+) -> None:
+    long_ago = timezone.now() - timedelta(hours=1)
+    row = GeneratedImage.objects.create(
+        owner=user,
+        content_item_id="item-1",
+        title="A quiet harbour at dawn",
+        file_stem="draft-images/item-1/hero-1",
+        started_at=long_ago if taken_up else None,
+        deadline_at=long_ago,
+    )
+    shown = api.get(f"/api/images/{row.pk}").json()
+    assert shown["status"] == "failed"
+    assert shown["error"].get("mayHaveBilled") == (True if taken_up else None)
+    assert (shown["error"]["message"] == STOPPED) is taken_up
+
+
+def test_a_picture_has_no_error(api: APIClient, servers: Servers) -> None:
+    servers[0].script("http_500")
+    image = generate_image(content_item_id="item-1", title="A quiet harbour at dawn")
+    assert not image.may_have_billed
+    assert [attempt["may_have_billed"] for attempt in image.attempts] == [True, True]
+    assert not ImagesError().may_have_billed
