@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"services"},
     {"queues"},
     {"api", "admin", "management", "tasks", "media", "checks", "health", "metrics"},
-    {"urls", "apps", "testing"},
+    {"urls", "apps", "testing", "conformance"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if "migrations" not in path.parts)

@@ -24,6 +24,7 @@ from rest_framework import exceptions as drf_errors
 from images import checks
 from images.api.errors import _CODES, PayloadTooLarge, RequestTimeout
 from images.conf import SETTINGS, Setting
+from images.conformance import ProviderConformance
 from images.exceptions import ImagesError
 from images.services import generate_image
 from images.services.prompts import get_prompt_builder
@@ -130,6 +131,18 @@ def test_the_provider_that_asks_a_server_works(
     image = generate_image(content_item_id="1", title="A title", variant="inline")
     assert (image.provider, image.model, image.width) == ("acme", "acme-1", 4)
     assert image.attempts[0]["request_id"] == "acme-7"
+
+
+def _documented_conformance() -> type[ProviderConformance]:
+    provider = snippets(section(PAGES["docs/python.md"], "A provider that asks a server"))[0]
+    tests = snippets(section(PAGES["docs/python.md"], "Testing a provider"))[0]
+    names = run(provider) | run(tests.replace("from myapp.providers import AcmeProvider\n", ""))
+    names["TestAcme"].make_provider.__globals__["AcmeProvider"] = names["AcmeProvider"]
+    return names["TestAcme"]  # type: ignore[no-any-return]
+
+
+class TestTheDocumentedProvider(_documented_conformance()):  # type: ignore[misc]
+    """The provider of the documentation passes the tests that the documentation shows."""
 
 
 def test_the_plug_in_lines_are_all_that_a_new_project_needs(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from images.conformance.deliveries import Answer
 from tests.fakes.pictures import HTML, SVG, picture
 
 
@@ -25,16 +26,6 @@ class Wish:
     def image(self) -> bytes:
         """The picture that fits."""
         return picture(self.kind, self.width, self.height, self.image_bytes)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole HTTP answer."""
-
-    body: bytes
-    status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
-    content_type: str = "application/json"
 
 
 def _json(value: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
@@ -253,6 +244,10 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
     "data_prefix": lambda wish: _json(
         with_images(wish, "data:image/png;base64," + base64.b64encode(wish.image()).decode())
     ),
+    "base64_urlsafe": lambda wish: _json(
+        with_images(wish, base64.urlsafe_b64encode(wish.image()).decode().rstrip("="))
+    ),
+    "base64_lines": lambda wish: _json(with_images(wish, base64.encodebytes(wish.image()).decode())),
     "multi": lambda wish: _json(with_images(wish, wish.image(), *[picture("png", 32, 32)] * 2)),
     "thought_first": lambda wish: _json(_draft_first(wish)),
     "url": lambda wish: _json({"created": 1, "data": [{"url": f"{wish.files_url}/{wish.width}x{wish.height}.png"}]}),
@@ -269,3 +264,7 @@ def special(wish: Wish, mode: str) -> Answer | None:
     if mode not in SPECIAL or (wish.api == "openai" and mode in _ONLY_GEMINI):
         return None
     return SPECIAL[mode](wish)
+
+
+#: The modes beside `SPECIAL`.
+OTHER_MODES = {"http_502", *_OPENAI_ERRORS, *_GEMINI_ERRORS, *_WORDED, "error_plain", "no_plan", "redirect", "echo"}

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from images.conformance.deliveries import Answer
 from tests.fakes import answers
-from tests.fakes.answers import Answer, Wish
+from tests.fakes.answers import Wish
 from tests.fakes.pictures import HTML
 
 Models = Mapping[str, dict[str, Any]]

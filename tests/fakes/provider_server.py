@@ -2,8 +2,9 @@
 
 In a test it plays one mode a request: `server.script("http_503", "ok")`, then `ok` for ever. The modes are the keys
 of `answers.SPECIAL`, the error modes of `answers.error` (`http_500`, `quota`, …) and `deliveries.DELIVERIES`.
-As a process it is the benchmarks' provider:
-`python -m tests.fakes.provider_server --latency 1 --image-bytes 1500000`.
+As a process it is the benchmarks' provider, or one to try things out on; `--help` lists the modes:
+`python -m tests.fakes.provider_server --latency 1 --image-bytes 1500000`,
+`python -m tests.fakes.provider_server --port 8099 --repeat http_503 azure_filter`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
 
+from images.conformance.deliveries import DELIVERIES, KEEP_OPEN, Answer, head
 from tests.fakes import answers
-from tests.fakes.answers import Answer, Wish
-from tests.fakes.deliveries import DELIVERIES, KEEP_OPEN, head
+from tests.fakes.answers import Wish
 from tests.fakes.models import model_answer
+from tests.fakes.modes import MODES
 from tests.fakes.pictures import png
 
 _GEMINI_SIZES = {"16:9": (1376, 768), "4:3": (1200, 896), "9:16": (768, 1376), "3:4": (896, 1200)}
@@ -77,6 +79,7 @@ class ProviderServer:
         self.requests: deque[Recorded] = deque(maxlen=10_000)
         self.models: dict[str, dict[str, Any]] = {}
         self._scripts: dict[str, deque[str]] = {"images": deque(), "files": deque(), "models": deque()}
+        self._repeat = False
         self._changed = threading.Condition()
         self._gate = threading.Event()
         self._gate.set()
@@ -90,9 +93,10 @@ class ProviderServer:
     def url(self) -> str:
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
-    def script(self, *modes: str) -> None:
-        """Play these modes, one a request, and then `ok`."""
+    def script(self, *modes: str, repeat: bool = False) -> None:
+        """Play these modes, one a request, and then `ok`, or with `repeat` these again."""
         self._scripts["images"] = deque(modes)
+        self._repeat = repeat
 
     def script_files(self, *modes: str) -> None:
         """The same for the files behind `url` answers."""
@@ -173,9 +177,12 @@ class ProviderServer:
         if not is_file and (request.method != "POST" or request.path.startswith("/elsewhere")):
             return "ok"
         try:
-            return self._scripts["files" if is_file else "images"].popleft()
+            mode = self._scripts["files" if is_file else "images"].popleft()
         except IndexError:  # The script is over.
             return "ok"
+        if self._repeat and not is_file:
+            self._scripts["images"].append(mode)
+        return mode
 
     def _wish(self, request: Recorded) -> Wish:
         files, size = f"{self.url}/files", self.image_bytes
@@ -288,12 +295,25 @@ class _Server(socketserver.ThreadingTCPServer):
 
 def main() -> None:
     """Run as a process until it is killed; the first line of output is the port."""
-    parser = argparse.ArgumentParser(description="A provider that answers with a PNG after a set latency.")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds")
-    parser.add_argument("--image-bytes", type=int, default=1_500_000)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fakes.provider_server",
+        description="A provider on the loopback that speaks OpenAI's and Gemini's HTTP and answers as it is told. It "
+        "prints its port. Point OPENAI_BASE_URL at http://127.0.0.1:PORT/v1, GEMINI_API_BASE_URL at "
+        "http://127.0.0.1:PORT/v1beta, and set any key.",
+        epilog="modes:\n" + "\n".join(f"  {mode:24}{line}" for mode, line in MODES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("modes", nargs="*", metavar="MODE", help="played one a request, and then ok")
+    parser.add_argument("--repeat", action="store_true", help="play the modes again and again")
+    parser.add_argument("--port", type=int, default=0, help="by default, any free one")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--image-bytes", type=int, default=1_500_000, help="the size of the PNGs")
     options = parser.parse_args()
-    server = ProviderServer(options.port, options.latency, options.image_bytes).start()
+    if unknown := [mode for mode in options.modes if mode not in MODES]:
+        parser.error(f"there is no mode {unknown[0]!r}; --help lists them")
+    server = ProviderServer(options.port, options.latency, options.image_bytes)
+    server.script(*options.modes, repeat=options.repeat)
+    server.start()
     print(server.port, flush=True)
     threading.Event().wait()
 

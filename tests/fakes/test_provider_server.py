@@ -10,7 +10,11 @@ import pytest
 import requests
 from PIL import Image
 
+from images.conformance.deliveries import DELIVERIES
+from tests.fakes import answers
+from tests.fakes.modes import MODES
 from tests.fakes.pictures import picture
+from tests.fakes.provider_server import ProviderServer
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
@@ -35,3 +39,36 @@ def test_it_runs_as_a_process_and_prints_its_port() -> None:
         answer = requests.post(url, json={"size": "64x64"}, headers={"Authorization": "Bearer x"}, timeout=10)
         process.kill()
     assert len(answer.json()["data"][0]["b64_json"]) > 100_000
+
+
+def test_every_mode_is_listed_in_the_help_with_what_it_does() -> None:
+    known = {*answers.SPECIAL, *answers.OTHER_MODES, *DELIVERIES}
+    assert known <= set(MODES), "describe each mode in tests/fakes/modes.py"
+    command = [sys.executable, "-m", "tests.fakes.provider_server", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for mode, line in MODES.items():
+        assert f"{mode} " in shown
+        assert line
+        assert line in shown
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in DELIVERIES])
+def test_every_mode_can_be_played_to_one_vendor_at_least(mode: str) -> None:
+    wishes = [answers.Wish(api, 64, 64) for api in ("gemini", "openai")]
+    played = any(answers.error(wish, mode) or answers.special(wish, mode) for wish in wishes)
+    assert played or mode in ("echo", "redirect")
+
+
+def test_it_plays_its_modes_again_and_again_if_told_to() -> None:
+    with ProviderServer() as server:
+        server.script("http_503", "ok", repeat=True)
+        url, headers = f"{server.url}/v1/images/generations", {"Authorization": "Bearer x"}
+        statuses = [requests.post(url, json={}, headers=headers, timeout=10).status_code for _ in range(4)]
+    assert statuses == [503, 200, 503, 200]
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    command = [sys.executable, "-m", "tests.fakes.provider_server", "http503"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "no mode 'http503'" in done.stderr

@@ -330,10 +330,12 @@ def test_the_log_says_what_was_objected_to_whatever_the_shape_of_the_body(
 
 
 @both
-def test_a_picture_behind_a_data_prefix_is_not_thrown_away(
-    either_provider: MakeProvider, provider_server: ProviderServer
+@pytest.mark.parametrize("mode", ["data_prefix", "base64_urlsafe", "base64_lines"])
+def test_a_picture_is_not_thrown_away_for_the_spelling_of_its_base64(
+    either_provider: MakeProvider, provider_server: ProviderServer, mode: str
 ) -> None:
-    provider_server.script("data_prefix")
+    provider_server.image_bytes += 1  # so that there is something to pad
+    provider_server.script(mode)
     assert len(either_provider().generate(request_for()).data) == provider_server.image_bytes
 
 

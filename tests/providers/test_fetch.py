@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +197,21 @@ def test_behind_a_proxy_the_target_is_still_checked(
         assert proxy.asked == [f"GET {url}"]
 
 
-def test_a_data_address_is_decoded_in_place() -> None:
-    assert fetch("data:image/png;base64," + base64.b64encode(b"picture").decode()) == b"picture"
+@pytest.mark.parametrize(
+    ("prefix", "spell"),
+    [
+        ("data:image/png;base64,", lambda text: text),
+        ("DATA:image/PNG;charset=x;BASE64,", lambda text: text),
+        ("data:;base64,", lambda text: text.rstrip("=")),
+        ("data:image/png;base64,", lambda text: text.replace("+", "-").replace("/", "_").rstrip("=")),
+        ("data:image/png;base64,", lambda text: text.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")),
+        ("data:image/png;base64, ", lambda text: "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))),
+    ],
+    ids=["plain", "capitals", "unpadded", "url-safe", "percent", "lines"],
+)
+def test_a_data_address_is_decoded_in_place_in_any_spelling(prefix: str, spell: Callable[[str], str]) -> None:
+    data = bytes(range(256)) * 3 + b"x"
+    assert fetch(prefix + spell(base64.b64encode(data).decode())) == data
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,21 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable
-
-from tests.fakes.answers import Answer
+from dataclasses import dataclass
 
 _DRIP_SECONDS = 0.05
 _BOMB_BYTES = 16 * 1024 * 1024
+_HUGE_PIECES = 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole HTTP answer."""
+
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
 
 
 def head(answer: Answer, length: str) -> bytes:
@@ -43,16 +53,19 @@ def _slices(data: bytes, size: int) -> Iterable[bytes]:
 
 
 def _hang(sock: socket.socket, _: Answer) -> None:
+    """No answer at all, on a connection that stays open."""
     _until_gone(sock)
 
 
 def _hang_body(sock: socket.socket, answer: Answer) -> None:
+    """Half of the body, on a connection that stays open."""
     head, body = _parts(answer)
     sock.sendall(head + body[: len(body) // 2])
     _until_gone(sock)
 
 
 def _slow_drip(sock: socket.socket, answer: Answer) -> None:
+    """The body in 400 pieces, with pauses."""
     head, body = _parts(answer)
     sock.sendall(head)
     _drip(sock, _slices(body, max(1, len(body) // 400)))
@@ -66,32 +79,36 @@ def _drip_headers(sock: socket.socket, answer: Answer) -> None:
 
 
 def _drip_unframed(sock: socket.socket, answer: Answer) -> None:
-    """A body that is to end with the connection: cut off, it looks whole."""
+    """A body that is to end with the connection, in 400 pieces with pauses: cut off, it looks whole."""
     sock.sendall(head(answer, "Connection: close"))
     _drip(sock, _slices(answer.body, max(1, len(answer.body) // 400)))
 
 
 def _reset(sock: socket.socket, _: Answer) -> None:
+    """The connection is reset without an answer."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(sock.detach())  # Closing the object would first wait for the reader on top of it.
 
 
 def _reset_body(sock: socket.socket, answer: Answer) -> None:
+    """The connection is reset after half of the body."""
     head, body = _parts(answer)
     sock.sendall(head + body[: len(body) // 2])
     _reset(sock, answer)
 
 
 def _close(sock: socket.socket, _: Answer) -> None:
-    """Nothing at all: the handler closes the connection."""
+    """The connection is closed without an answer."""
 
 
 def _truncated_body(sock: socket.socket, answer: Answer) -> None:
+    """The connection is closed after half of the body."""
     head, body = _parts(answer)
     sock.sendall(head + body[: len(body) // 2])
 
 
 def _chunked(sock: socket.socket, answer: Answer) -> None:
+    """A whole answer in chunks."""
     sock.sendall(head(answer, "Transfer-Encoding: chunked"))
     for piece in _slices(answer.body, 50_000):
         sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -99,14 +116,15 @@ def _chunked(sock: socket.socket, answer: Answer) -> None:
 
 
 def _huge(sock: socket.socket, answer: Answer) -> None:
-    """A body without an end, and without a length that would give it away."""
+    """A body of 250 MB, without a length that would give it away."""
     sock.sendall(head(answer, "Transfer-Encoding: chunked"))
     piece = b"40000\r\n" + b"A" * 0x40000 + b"\r\n"
-    while True:
+    for _ in range(_HUGE_PIECES):
         sock.sendall(piece)
 
 
 def _huge_declared(sock: socket.socket, answer: Answer) -> None:
+    """A length of 200 MB, and no body."""
     sock.sendall(head(answer, "Content-Length: 200000000") + b"{")
     _until_gone(sock)
 
@@ -117,14 +135,17 @@ def _gzipped(sock: socket.socket, answer: Answer, body: bytes) -> None:
 
 
 def _gzip(sock: socket.socket, answer: Answer) -> None:
+    """A whole answer, compressed although that was not asked for."""
     _gzipped(sock, answer, answer.body)
 
 
 def _gzip_bomb(sock: socket.socket, answer: Answer) -> None:
+    """A compressed answer of 16 KB that unpacks to 16 MB."""
     _gzipped(sock, answer, b"A" * _BOMB_BYTES)
 
 
 def _no_http(sock: socket.socket, _: Answer) -> None:
+    """The greeting of a mail server."""
     sock.sendall(b"220 mail.example ESMTP ready\r\n\r\n")
 
 
@@ -149,6 +170,7 @@ def _interim_late(sock: socket.socket, answer: Answer) -> None:
 
 
 def _interim_forever(sock: socket.socket, _: Answer) -> None:
+    """Interim answers without an end."""
     while True:
         sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
@@ -165,11 +187,13 @@ def _beyond_the_end(sock: socket.socket, answer: Answer) -> None:
 
 
 def _chunked_beyond_the_end(sock: socket.socket, answer: Answer) -> None:
+    """The same, in chunks."""
     _chunked(sock, answer)
     _chunked(sock, answer)
 
 
 def _close_announced(sock: socket.socket, answer: Answer) -> None:
+    """A whole answer that announces the end of the connection."""
     sock.sendall(head(answer, f"Connection: close\r\nContent-Length: {len(answer.body)}") + answer.body)
 
 
@@ -179,6 +203,7 @@ def _unframed(sock: socket.socket, answer: Answer) -> None:
 
 
 def _cookie(sock: socket.socket, answer: Answer) -> None:
+    """A whole answer that sets a cookie."""
     sock.sendall(head(answer, f"Content-Length: {len(answer.body)}\r\nSet-Cookie: a=b; Path=/") + answer.body)
 
 
