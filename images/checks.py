@@ -280,7 +280,7 @@ def _folder_messages(storage: Storage) -> list[CheckMessage]:
     if not storage.base_location:
         problem = "MEDIA_ROOT is not set: images would be written into the folder in which the process was started."
         return [Warning(problem, hint="Set MEDIA_ROOT (STORAGE_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
-    problem = unwritable_reason(storage.location)
+    problem = unwritable_reason(os.fspath(storage.location))
     if not problem:
         return []
     sentence = f"Images cannot be written into {storage.location} (MEDIA_ROOT, STORAGE_ROOT): {problem}."

@@ -52,6 +52,7 @@ _SAFETY = {
 }
 
 #: How much is read at once if the server does not send the file by itself.
+#: Larger blocks were not measurably faster, and each waiting thread holds one.
 BLOCK_SIZE = 64 * 1024
 
 #: What is said of names that are too long, of symbolic links, sockets and devices: there is nothing to serve.

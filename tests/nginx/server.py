@@ -81,6 +81,6 @@ class Nginx:
         try:
             connection.request(method, path, headers={n.replace("_", "-"): v for n, v in headers.items()})
             response = connection.getresponse()
-            return Answer(response.status, CaseInsensitiveDict(response.headers), response.read())
+            return Answer(response.status, CaseInsensitiveDict(response.headers.items()), response.read())
         finally:
             connection.close()
