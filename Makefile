@@ -1,7 +1,8 @@
 # make demo    a picture in one command: no key, no database server, no configuration
 # make serve   the production server on $PORT (8000 when unset), configured by the environment alone
 # make worker  a worker of the queue that CELERY_BROKER_URL names (docs/scaling.md)
-# make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL
+# make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL,
+#                and `make test-mariadb` those that show how a database behaves on MariaDB
 # make test-matrix  the tests on each Python and Django that the metadata promises, as far as this machine has them
 # make lint    style and types
 # make bench   everything in benchmarks/README.md, 12 minutes; `make bench-quick` in under a minute
@@ -12,6 +13,10 @@ ARGS ?=
 TEST_WORKERS ?= 2
 # Where tests may make databases and roles.
 TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
+TEST_MARIADB_URL ?= mysql://root@127.0.0.1:3306/trygo
+# What reads and writes rows: everything else behaves alike on every database.
+DATABASE_TESTS := tests/services tests/api tests/admin tests/management tests/doctor tests/project/test_health.py \
+  tests/test_identities.py tests/test_storage.py tests/test_media.py tests/test_reconcile_command.py tests/test_import_images.py
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +24,7 @@ SOURCES := images trygo_backend tests benchmarks manage.py noxfile.py
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve worker migrate test test-all test-postgres test-matrix lint bench bench-quick
+.PHONY: help demo serve worker migrate test test-all test-postgres test-mariadb test-matrix lint bench bench-quick
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -44,6 +49,9 @@ test-all: $(VENV)/.dev
 
 test-postgres: $(VENV)/.dev
 	TEST_DATABASE_URL=$(TEST_POSTGRES_URL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
+test-mariadb: $(VENV)/.dev
+	TEST_DATABASE_URL=$(TEST_MARIADB_URL) $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile -m "not slow" $(DATABASE_TESTS) $(ARGS)
 
 test-matrix: $(VENV)/.dev
 	TEST_WORKERS=$(TEST_WORKERS) $(BIN)/nox $(ARGS)

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .conf import conf
 from .exceptions import ImagesError, QueueUnavailable
+from .fields import IdentityField, IdentityFileField
 
 #: The errors of requests whose process ended without recording one.
 STOPPED = (
@@ -126,20 +127,20 @@ class GeneratedImage(models.Model):
         db_constraint=False,
         related_name="generated_images",
     )
-    content_item_id = models.CharField(_("content item"), max_length=255)
+    content_item_id = IdentityField(_("content item"), max_length=255)
     title = models.CharField(_("title"), max_length=500)
     description = models.TextField(_("description"), blank=True)
     variant = models.CharField(_("variant"), max_length=16, choices=Variant.choices, default=Variant.HERO)
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
 
-    file_stem = models.CharField(
+    file_stem = IdentityField(
         _("file name without extension"),
         max_length=400,
         unique=True,
         editable=False,
         help_text=_("Known before the provider is asked, so that a file can always be matched with its row."),
     )
-    file = models.FileField(
+    file = IdentityFileField(
         _("file"), upload_to=upload_to, storage=image_storage, max_length=420, blank=True, db_index=True
     )
     mime_type = models.CharField(_("type"), max_length=32, blank=True)
@@ -160,11 +161,9 @@ class GeneratedImage(models.Model):
     error_code = models.CharField(_("error code"), max_length=64, blank=True)
     error_message = models.TextField(_("error"), blank=True)
 
-    idempotency_scope = models.CharField(_("whose idempotency key"), max_length=80, blank=True, editable=False)
+    idempotency_scope = IdentityField(_("whose idempotency key"), max_length=80, blank=True, editable=False)
     # NULL, unlike "", lets any number of rows be without a key under the unique constraint.
-    idempotency_key = models.CharField(  # noqa: DJ001
-        _("idempotency key"), max_length=255, null=True, blank=True, editable=False
-    )
+    idempotency_key = IdentityField(_("idempotency key"), max_length=255, null=True, blank=True, editable=False)
 
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
     # Empty while the request waits in the queue; afterwards it identifies the run that has claimed the row.

@@ -37,6 +37,11 @@ os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
 if _url := os.environ.get("TEST_DATABASE_URL"):
     os.environ["DATABASE_URL"] = _url
 
+if _url and _url.startswith("mysql:"):
+    import pymysql
+
+    pymysql.install_as_MySQLdb()  # it needs no compiler, unlike mysqlclient
+
 from trygo_backend.settings import *  # noqa: E402, F403
 from trygo_backend.settings import DATABASES  # noqa: E402
 

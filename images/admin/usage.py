@@ -250,12 +250,12 @@ def _day_number(dates: Sequence[date], low: int = 0) -> Expression | Value:
 
 
 def _reported_tokens() -> Expression:
-    """The tokens that were reported, or NULL."""
+    """The tokens that were reported, or NULL. On MariaDB every value that is not a number is zero."""
     return Coalesce(
         *(
             Case(
                 When(
-                    **{f"usage__{name}__gte": 0, f"usage__{name}__lt": TOO_MANY_TOKENS},
+                    **{f"usage__{name}__gt": 0, f"usage__{name}__lt": TOO_MANY_TOKENS},
                     then=Cast(KT(f"usage__{name}"), FloatField()),
                 )
             )

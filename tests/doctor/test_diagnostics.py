@@ -99,13 +99,13 @@ def test_what_an_operator_has_silenced_stays_silent(configure: Configure, settin
 @pytest.mark.django_db(transaction=True)
 def test_a_migration_that_is_not_applied_is_named(configure: Configure) -> None:
     recorder = MigrationRecorder(connection)
-    recorder.record_unapplied("images", "0001_initial")
+    recorder.record_unapplied("images", "0002_compare_identities_to_the_letter")
     try:
         [finding] = problems("Database")
     finally:
-        recorder.record_applied("images", "0001_initial")
+        recorder.record_applied("images", "0002_compare_identities_to_the_letter")
     assert finding.level == "broken"
-    assert "Migrations that are not applied (1): images.0001_initial." in finding.sentence
+    assert "Migrations that are not applied (1): images.0002_compare_identities_to_the_letter." in finding.sentence
     assert "manage.py migrate" in finding.next_step
 
 
