@@ -26,7 +26,7 @@ from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
 from django.utils import translation
 from django.utils.module_loading import import_string
 
-from .conf import SETTINGS, Network, conf
+from .conf import QUEUES, SETTINGS, Network, conf
 from .exceptions import ProviderNotConfigured
 from .local_files import unwritable_reason
 from .models import image_storage
@@ -62,6 +62,12 @@ APP_MISSING = "images.W019"
 _MEDIA, _API = "images:media", "images:image-list"
 _URLS: dict[str, dict[str, str]] = {_MEDIA: {"path": "check"}, _API: {}}
 _INCLUDE = 'path("", include("images.urls"))'
+
+#: What to do if a queue that has a name cannot be imported, by its dotted path.
+_QUEUES_NEED = {
+    QUEUES["celery"]: "Install what it needs: pip install 'trygo-images[celery]'.",
+    QUEUES["tasks"]: 'Use Django 6.0 or newer, or: pip install django-tasks. TASKS needs the backend "default".',
+}
 
 #: Prefix lengths below which a network is too large to be internal, by IP version.
 _WIDEST_PRIVATE = {4: 8, 6: 7}
@@ -242,14 +248,16 @@ def check_queue(**_: Any) -> list[CheckMessage]:
     """Check that the queue can be imported."""
     if _problem("queue") or not conf.queue:
         return []
-    hint = "Install what it needs: pip install 'trygo-images[celery]'. Or remove IMAGES[\"QUEUE\"] to do without."
+    path = conf.queue
+    needs = _QUEUES_NEED.get(path, "Correct the dotted path, or install what it imports.")
+    hint = f'{needs} Or remove IMAGES["QUEUE"] to do without a queue.'
     try:
-        enqueue = import_string(conf.queue)
-    except (ImportError, ValueError) as err:
-        return [Error(f'IMAGES["QUEUE"]: {conf.queue!r} cannot be imported: {err}.', hint=hint, id=QUEUE_BROKEN)]
+        enqueue = import_string(path)
+    except Exception as err:  # noqa: BLE001  (the module is the host's, and Django's tasks have errors of their own)
+        return [Error(f'IMAGES["QUEUE"]: {path!r} cannot be imported: {err}.', hint=hint, id=QUEUE_BROKEN)]
     if callable(enqueue):
         return []
-    return [Error(f'IMAGES["QUEUE"]: {conf.queue!r} is not a function.', hint=hint, id=QUEUE_BROKEN)]
+    return [Error(f'IMAGES["QUEUE"]: {path!r} is not a function.', hint=hint, id=QUEUE_BROKEN)]
 
 
 @register(TAG)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Names of queues that need no dotted path.
-QUEUES = {"celery": "images.queues.celery.enqueue"}
+QUEUES = {"celery": "images.queues.celery.enqueue", "tasks": "images.queues.django_tasks.enqueue"}
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -322,7 +322,7 @@ class Settings:
 
     # The queue
 
-    queue = Setting("", "", _queue, "`celery`, or a dotted path", "hands generations to workers")
+    queue = Setting("", "", _queue, "`celery`, `tasks`, or a dotted path", "hands generations to workers")
     queue_timeout = Setting(
         "IMAGE_QUEUE_TIMEOUT", 900, number(1), "seconds", "how long a request may wait for a worker"
     )

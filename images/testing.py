@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 import tempfile
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,7 +164,7 @@ def run_at_once(image_id: str) -> None:
     """
     from .services import run_generation
 
-    run_generation(uuid.UUID(image_id))
+    run_generation(image_id)
 
 
 try:

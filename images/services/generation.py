@@ -146,8 +146,10 @@ def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     The arguments are those of `generate_image`.
 
     Returns:
-        The row in status `pending`. For a repeated key it is the earlier row, in status `ready`. Receivers of
+        The row in status `pending`; for a repeated key the earlier row, in status `ready`. Receivers of
         `image_generated` and `image_generation_failed` are called on the worker.
+        If the queue works at once, as Django's `ImmediateBackend` does, the row is `ready` or `failed`: a generation
+        that fails raises nothing here. Inside `transaction.atomic()` the row changes when the transaction commits.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: There is no queue (`IMAGES["QUEUE"]`).
@@ -160,11 +162,11 @@ def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     return queue_generation(request, release=False)
 
 
-def run_generation(image_id: uuid.UUID, *, redelivered: bool = False) -> float | None:
+def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False) -> float | None:
     """Make the image of a queued row, unless another delivery of the same request does.
 
     Args:
-        image_id: The row's primary key.
+        image_id: The row's primary key, as a UUID or as the text that the queue was given.
         redelivered: The queue has delivered this request to a worker before.
 
     Returns:
@@ -172,9 +174,11 @@ def run_generation(image_id: uuid.UUID, *, redelivered: bool = False) -> float |
         after which to call again with `redelivered`: only then can be told whether that worker was lost.
 
     Raises:
+        ValueError: The text is not a UUID.
         images.exceptions.StorageError: The storage cannot tell whether a lost worker stored the file.
     """
-    found = queue.claim(image_id, redelivered=redelivered)
+    key = image_id if isinstance(image_id, uuid.UUID) else uuid.UUID(image_id)
+    found = queue.claim(key, redelivered=redelivered)
     if not isinstance(found, GeneratedImage):
         return found
     with suppress(ImagesError):  # recorded on the row and in the log; there is no caller to raise it to
@@ -220,7 +224,7 @@ def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedI
             set it if the caller may be iterating over a queryset.
     """
     if not conf.queue:
-        raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery".')
+        raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery", for example.')
     request = request.cleaned()
     if earlier := request.find_earlier():
         return earlier
@@ -235,6 +239,7 @@ def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedI
     if release:
         release_connections()
     queue.publish(image)
+    queue.reread(image)
     return image
 
 

@@ -3,8 +3,7 @@
 The queue itself is a function that takes an image's id (`IMAGES["QUEUE"]`); `images.queues` has the known ones.
 
 A queue delivers at least once, and any process may be killed at any moment, so the row decides which delivery makes
-the
-image: one conditional UPDATE claims it and records the time (`started_at`); all other deliveries do nothing. A
+the image: one conditional UPDATE claims it and records the time (`started_at`); all other deliveries do nothing. A
 provider that may have billed is not asked again unless the operator allows it (`IMAGE_RETRY_LOST`).
 """
 
@@ -17,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import Error, InterfaceError, OperationalError, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
@@ -69,6 +69,13 @@ def publish_quietly(image: GeneratedImage) -> None:
     """Put a pending row into the queue. A failure is recorded on the row, as there is no caller to raise it to."""
     with suppress(QueueUnavailable):
         publish(image)
+        reread(image)
+
+
+def reread(image: GeneratedImage) -> None:
+    """Update a row that was published: a queue that works at once has generated the image by now."""
+    with suppress(Error, ObjectDoesNotExist):  # it is in the queue all the same
+        image.refresh_from_db(using=rows().db)
 
 
 def fail_pending(row: GeneratedImage, failure: ImagesError) -> bool:

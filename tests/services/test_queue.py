@@ -375,3 +375,13 @@ def test_a_queue_that_nobody_works_on_is_told() -> None:
     assert "no worker" in (queue_problem(waiting()[0].created_at) or "")
     generate_image(**WANTED)  # one that is not queued at all
     assert waiting().count() == 1
+
+
+@pytest.mark.django_db
+def test_a_worker_may_pass_the_id_as_the_text_that_it_was_given(queue: list[str]) -> None:
+    image = generate_image_later(**WANTED)
+    assert run_generation(str(image.pk)) is None
+    image.refresh_from_db()
+    assert image.status == "ready"
+    with pytest.raises(ValueError, match="badly formed"):
+        run_generation("no id")
