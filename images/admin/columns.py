@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
@@ -24,8 +25,11 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import GeneratedImage, Status
 
-#: The name of the previews' address within the admin.
-PREVIEW_VIEW = "images_generatedimage_preview"
+if TYPE_CHECKING:
+    AdminBase = admin.ModelAdmin[GeneratedImage]
+else:
+    AdminBase = object
+
 #: The preview's width in the list, in CSS pixels; the file is twice as wide, for sharp screens.
 LISTED_WIDTH = 120
 #: Characters of a title or an error that the list shows.
@@ -54,7 +58,17 @@ REASONS: dict[str, Promise] = {
 }
 
 
-class ImageColumns:
+def url_name(model_admin: AdminBase, view: str) -> str:
+    """The name of a page's URL within the admin: a host may give the app another label."""
+    return f"{model_admin.opts.app_label}_{model_admin.opts.model_name}_{view}"
+
+
+def admin_url(model_admin: AdminBase, view: str, *args: Any) -> str:
+    """The address of a page within the admin site that the class is registered with; a host may have several."""
+    return reverse(f"admin:{url_name(model_admin, view)}", args=args, current_app=model_admin.admin_site.name)
+
+
+class ImageColumns(AdminBase):
     """Columns of the list and fields of the page; a base of the admin class.
 
     None is named like a field of the model, since the admin would show that field instead.
@@ -68,7 +82,7 @@ class ImageColumns:
         ratio = (image.height or 3) / (image.width or 4)
         return format_html(
             '<img class="images-preview" src="{}" alt="{}" width="{}" height="{}" loading="lazy" decoding="async">',
-            reverse(f"admin:{PREVIEW_VIEW}", kwargs={"image_id": image.pk}),
+            admin_url(self, "preview", image.pk),
             image.title,
             LISTED_WIDTH,
             max(1, round(LISTED_WIDTH * ratio)),
@@ -79,7 +93,7 @@ class ImageColumns:
         """The title, which links to the image, and the content item, which links to all of its images."""
         return format_html(
             '<a href="{}">{}</a><span class="images-second-line"><a href="?{}">{}</a></span>',
-            reverse("admin:images_generatedimage_change", args=[image.pk]),
+            admin_url(self, "change", image.pk),
             Truncator(image.title).chars(LISTED_TEXT) or image.pk,
             urlencode({"content_item_id": image.content_item_id}),
             Truncator(image.content_item_id).chars(LISTED_TEXT),

@@ -16,7 +16,6 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
@@ -28,14 +27,13 @@ from ..exceptions import ImagesError
 from ..models import GeneratedImage
 from ..services import generate_image
 from ..services.database import release_connections
+from .columns import admin_url
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]
 else:
     AdminBase = object
 
-#: The view's name within the admin.
-AGAIN_VIEW = "images_generatedimage_again"
 #: The most images that are generated again at once. They are generated in parallel, which takes no longer than one.
 MAX_AT_ONCE = 5
 
@@ -60,7 +58,7 @@ class GenerateAgain(AdminBase):
             )
             self.message_user(request, sentence % {"count": MAX_AT_ONCE}, messages.ERROR)
             return None
-        return HttpResponseRedirect(again_address(chosen))
+        return HttpResponseRedirect(self.again_address(chosen))
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def generate_again_view(self, request: HttpRequest) -> HttpResponse:
@@ -85,7 +83,12 @@ class GenerateAgain(AdminBase):
             "deadline": round(conf.deadline),
             "providers": ", ".join(conf.providers),
         }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         return TemplateResponse(request, "admin/images/generate_again.html", context)
+
+    def again_address(self, ids: Sequence[Any]) -> str:
+        """The address of the page that asks whether to generate these images again."""
+        return f"{admin_url(self, 'again')}?{urlencode({'ids': ','.join(str(pk) for pk in ids)})}"
 
     def _asked_for(self, request: HttpRequest) -> list[GeneratedImage]:
         try:
@@ -106,8 +109,8 @@ class GenerateAgain(AdminBase):
         for image, outcome in zip(images, outcomes, strict=True):
             self._report(request, image, outcome)
         if len(images) == 1 and made:
-            return HttpResponseRedirect(reverse("admin:images_generatedimage_change", args=[made[0].pk]))
-        return HttpResponseRedirect(reverse("admin:images_generatedimage_changelist"))
+            return HttpResponseRedirect(admin_url(self, "change", made[0].pk))
+        return HttpResponseRedirect(admin_url(self, "changelist"))
 
     def _report(self, request: HttpRequest, image: GeneratedImage, outcome: GeneratedImage | ImagesError) -> None:
         if isinstance(outcome, ImagesError):
@@ -115,14 +118,8 @@ class GenerateAgain(AdminBase):
             return
         if not outcome.replayed:
             self.log_addition(request, outcome, [{"added": {}}])
-        address = reverse("admin:images_generatedimage_change", args=[outcome.pk])
-        link = format_html('<a href="{}">{}</a>', address, outcome.title)
+        link = format_html('<a href="{}">{}</a>', admin_url(self, "change", outcome.pk), outcome.title)
         self.message_user(request, format_html(gettext("Made again: {}"), link), messages.SUCCESS)
-
-
-def again_address(ids: Sequence[Any]) -> str:
-    """The address of the page that asks whether to generate these images again."""
-    return f"{reverse(f'admin:{AGAIN_VIEW}')}?{urlencode({'ids': ','.join(str(pk) for pk in ids)})}"
 
 
 def _token(request: HttpRequest) -> str:

@@ -16,7 +16,7 @@ from django.contrib.auth import get_user_model
 from django.db import router
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.formats import date_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
@@ -24,9 +24,9 @@ from django.utils.translation import gettext_lazy as _
 
 from ..api.views import non_atomic
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status
-from .columns import PREVIEW_VIEW, REASONS, ImageColumns, local
+from .columns import REASONS, ImageColumns, admin_url, local, url_name
 from .gallery import Gallery, Tile, tiles
-from .generate_again import AGAIN_VIEW, GenerateAgain, again_address
+from .generate_again import GenerateAgain
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description")}),
     )
 
+    # Named, since Django looks for them under the app's label, which a host may change.
+    change_list_template = "admin/images/generatedimage/change_list.html"
+    change_form_template = "admin/images/generatedimage/change_form.html"
+
     class Media:
         css = {"all": ("images/admin.css",)}
         js = ("images/admin.js",)
@@ -222,8 +226,8 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         """The page, with links to the images of its content item and to generating it again."""
         if obj is not None:
             everything = urlencode({"content_item_id": obj.content_item_id})
-            context["item_address"] = f"{reverse('admin:images_generatedimage_changelist')}?{everything}"
-            context["again_address"] = again_address([obj.pk]) if self.has_generate_permission(request) else ""
+            context["item_address"] = f"{admin_url(self, 'changelist')}?{everything}"
+            context["again_address"] = self.again_address([obj.pk]) if self.has_generate_permission(request) else ""
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     # --- addresses ------------------------------------------------------------------------------------------
@@ -232,11 +236,11 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         """The admin's own addresses, and those of the previews, the gallery, the usage and generating again."""
         wrap = self.admin_site.admin_view
         return [
-            path("<uuid:image_id>/preview/", wrap(self.preview_view, cacheable=True), name=PREVIEW_VIEW),
-            path("gallery/", wrap(self.gallery_view), name="images_generatedimage_gallery"),
-            path("ledger/", wrap(self.usage_view), name="images_generatedimage_ledger"),
+            path("<uuid:image_id>/preview/", wrap(self.preview_view, cacheable=True), name=url_name(self, "preview")),
+            path("gallery/", wrap(self.gallery_view), name=url_name(self, "gallery")),
+            path("ledger/", wrap(self.usage_view), name=url_name(self, "ledger")),
             # A provider works for up to a minute and a half: no transaction may be open meanwhile.
-            path("again/", non_atomic(wrap(self.generate_again_view)), name=AGAIN_VIEW),
+            path("again/", non_atomic(wrap(self.generate_again_view)), name=url_name(self, "again")),
             *super().get_urls(),
         ]
 

@@ -14,7 +14,7 @@ from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
-from images.admin.generate_again import MAX_AT_ONCE, again_address
+from images.admin.generate_again import MAX_AT_ONCE
 from images.exceptions import BILLING_ADVICE, ProviderTimeout
 from images.models import GeneratedImage, Status
 from images.providers import ImageRequest
@@ -30,6 +30,12 @@ LIST = reverse("admin:images_generatedimage_changelist")
 @pytest.fixture
 def image(fake_provider: FakeProvider, user: User) -> GeneratedImage:
     return generate_image(content_item_id="item", title="A title", description="Long.", variant="inline", user=user)
+
+
+def again_address(ids: list[Any]) -> str:
+    """The page that asks whether to generate these images again."""
+    query = urlencode({"ids": ",".join(str(pk) for pk in ids)})
+    return f"{reverse('admin:images_generatedimage_again')}?{query}"
 
 
 def client_with(*codenames: str) -> Client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.plugging.projects import follow_commands, make_host, see
+from tests.plugging.projects import ROOT, follow_commands, make_host, see
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def check_own_code(facts: Any, variant: Variant) -> None:
 def check_host_is_untouched(facts: Any, variant: Variant) -> None:
     assert facts["settings_changed"] == []
     assert not facts["logging_changed"]
-    assert facts["admin"] == ([200, 200] if variant.admin else [])
+    assert set(facts["admin"].values()) == ({200} if variant.admin else set())
+    assert len(facts["admin"]) == (8 if variant.admin else 0)
     assert facts["owners_left"] == [None]
     if OWN_REST_DEFAULTS in variant.settings:
         assert facts["own_view"]["body"] == {"envelope": {"the host says": "The host lets nobody in."}}
@@ -208,6 +210,65 @@ def test_readme_in_a_project_that_has_all_of_this_already(tmp_path: Path) -> Non
 
 def test_a_project_that_differs_in_everything(tmp_path: Path) -> None:
     check_visit(EVERYTHING, tmp_path / "site")
+
+
+def test_a_project_that_gives_the_app_another_label(tmp_path: Path) -> None:
+    # README's own lines, before the app's name in INSTALLED_APPS is replaced.
+    variant = Variant('INSTALLED_APPS[INSTALLED_APPS.index("images")] = "host.ai_images.AIImages"\n')
+    host = make_host(tmp_path / "site", settings=variant.settings)
+    (host.folder / "host" / "ai_images.py").write_text(relabelled())
+    facts = host.visit()
+    check_api(facts, variant, host.folder)
+    check_own_code(facts, variant)
+    check_host_is_untouched(facts, variant)
+    host.run("manage.py", "makemigrations", "--check", "--dry-run")
+    for command in ("reconcile_images", "images_doctor"):
+        assert "Traceback" not in host.run("manage.py", command, check=False).stderr
+    assert host.run("-c", RELABELLED).stdout.splitlines() == [
+        "ai_images_generatedimage",
+        "403 This account may not generate images: it lacks the permission ai_images.add_generatedimage. "
+        "An administrator can grant it.",
+        "200",
+        "200 Make again",
+        "302 0",
+    ]
+
+
+#: Users with the permissions under the new label, and the pages that Django looks for under a label.
+RELABELLED = """
+import os, django
+os.environ["DJANGO_SETTINGS_MODULE"] = "host.settings"
+django.setup()
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from images.models import GeneratedImage
+GeneratedImage.objects.all().delete()
+print(GeneratedImage._meta.db_table)
+user = User.objects.create_user("bob", is_staff=True)
+client = Client(SERVER_NAME="localhost")
+client.force_login(user)
+body = {"contentItemId": "42", "title": "A quiet harbour"}
+answer = client.post("/api/images/generate", body, "application/json")
+print(answer.status_code, answer.json()["error"])
+user.user_permissions.set(Permission.objects.filter(content_type__app_label="ai_images"))
+answer = client.post("/api/images/generate", body, "application/json")
+print(answer.status_code)
+image = answer.json()["id"]
+page = client.get(reverse("admin:ai_images_generatedimage_change", args=[image]))
+print(page.status_code, "Make again" if "Make again" in page.text else "")
+assert "images-views" in client.get(reverse("admin:ai_images_generatedimage_changelist")).text
+gone = client.post(reverse("admin:ai_images_generatedimage_delete", args=[image]), {"post": "yes"})
+print(gone.status_code, GeneratedImage.objects.count())
+"""
+
+
+def relabelled() -> str:
+    """README's class for another label."""
+    section = re.search(r"^## Plugging.*?(?=^## )", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert section
+    [code] = re.findall(r"^```python\n([^`]*label = [^`]*)^```", section[0], re.MULTILINE)
+    return str(code)
 
 
 @pytest.mark.slow

@@ -142,19 +142,26 @@ def _command_output() -> str:
     return out.getvalue()
 
 
-def _admin_pages(user: Any, image_id: Any) -> list[int]:
-    """The admin's list and page of an image, where this kind of user may see them."""
+def _admin_pages(user: Any, image_id: Any) -> dict[str, int]:
+    """The status of each of the admin's pages, where this kind of user may see them."""
     from django.test import Client
     from django.urls import reverse
 
+    from images.models import GeneratedImage
+
     if not getattr(user, "is_superuser", False):
-        return []
+        return {}
     client = Client(SERVER_NAME="127.0.0.1")
     client.force_login(user)
-    pages = [reverse("admin:images_generatedimage_changelist")]
-    pages += [reverse("admin:images_generatedimage_change", args=[image_id])] if image_id else []
+    views = dict.fromkeys(("changelist", "gallery", "ledger", "again"), ())
+    views |= dict.fromkeys(("change", "preview", "delete", "history"), (image_id,)) if image_id else {}
     script_name = reverse("admin:index").removesuffix("/admin/")
-    return [client.get(page.removeprefix(script_name)).status_code for page in pages]
+    found = {}
+    for view, arguments in views.items():
+        name = f"admin:{GeneratedImage._meta.app_label}_generatedimage_{view}"
+        page = reverse(name, args=arguments).removeprefix(script_name)
+        found[view] = client.get(page, {"ids": image_id} if view == "again" else {}).status_code
+    return found
 
 
 def _delete_user(user: Any) -> list[Any]:
