@@ -1,8 +1,7 @@
-"""The app's settings. Each is declared once, in `Settings`, and read at the moment of use.
+"""The app's settings. Each is declared once, in `Settings`, and read when it is used.
 
-A value is looked up in `settings.IMAGES` first, then in the environment, and has a default. Nothing is cached, so
-`override_settings` works and a test may change the environment. An environment variable that is set to nothing counts
-as unset.
+A value comes from `settings.IMAGES`, otherwise from the environment, otherwise it is the default. Nothing is cached,
+so `override_settings` works and tests may change the environment. An empty environment variable counts as unset.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 class InvalidValue(ValueError):
     """A value cannot be used. The message continues a sentence that begins with the setting's name.
 
-    It does not repeat the value, which may be a secret or hold one.
+    It does not repeat the value, which may be or contain a secret.
     """
 
 
 def text(value: Any) -> str:
-    """Any text; `None` is none."""
+    """Any text; `None` becomes ""."""
     return "" if value is None else str(value)
 
 
 def flag(value: Any) -> bool:
-    """A boolean, or one of the usual words for it, in any case."""
+    """A boolean, or one of the usual words for one, in any case."""
     word = str(value).strip().lower()
     if not isinstance(value, bool) and word not in _TRUE | _FALSE:
         raise InvalidValue("must be true or false.")
@@ -65,15 +64,15 @@ def number(minimum: float) -> Callable[[Any], float]:
 
 
 def whole(minimum: int) -> Callable[[Any], int]:
-    """A whole number of at least `minimum`; what is behind a decimal point is cut off."""
+    """A whole number of at least `minimum`; decimals are cut off."""
     parse = number(minimum)
     return lambda value: int(parse(value))
 
 
 def listed(value: Any) -> tuple[str, ...]:
-    """A list of texts, or one text with commas; without empty ones."""
+    """A list of strings, or one string with commas; empty parts are dropped."""
     if not isinstance(value, str | list | tuple | set):
-        raise InvalidValue("must be a list, or a text with commas.")
+        raise InvalidValue("must be a list, or text with commas.")
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(word for part in parts if (word := str(part).strip()))
 
@@ -111,7 +110,7 @@ def _networks(value: Any) -> tuple[Network, ...]:
 
 
 def _public_url(value: Any) -> str:
-    """An address without a slash at its end. A path counts as none: front-end build tools keep one there."""
+    """An address without a trailing slash. A path, as front-end build tools keep it there, counts as unset."""
     url = text(value).rstrip("/")
     if url.startswith(("/", ".")):
         return ""
@@ -160,18 +159,18 @@ def _dictionary(value: Any) -> Mapping[str, Any]:
 
 
 class Setting(Generic[T]):
-    """The declaration of a setting; an attribute of `conf`, where it is the setting's value.
+    """The declaration of a setting. As an attribute of `conf` it returns the setting's value.
 
-    The documentation's tables and the system checks follow from it.
+    The documentation's tables and the system checks are derived from it.
 
     Args:
-        env: The environment variables that hold it, with spaces between them; the first that is set counts.
-        default: As an operator would write it.
-        parse: Makes a configured value, or the default, one of the setting's type. Raises `InvalidValue`.
-        type: What the documentation calls its type.
-        help: What it says, in a few words.
+        env: Its environment variables, separated by spaces; the first that is set is used.
+        default: Its default, as an operator would write it.
+        parse: Converts a configured value or the default to the setting's type. Raises `InvalidValue`.
+        type: Its type, as the documentation calls it.
+        help: What it does, in a few words.
         key: Its key in `IMAGES`; by default the attribute's name in capitals.
-        check: Called with `conf` and the value: what is wrong with it beside other settings, or "".
+        check: Called with `conf` and the value; returns how it conflicts with other settings, or "".
     """
 
     def __init__(
@@ -206,17 +205,21 @@ class Setting(Generic[T]):
         return self.variables[0] if self.variables else f'IMAGES["{self.key}"]'
 
     def value(self, conf: Settings) -> T:
-        """What it is set to.
+        """The setting's value.
 
         Raises:
-            ImproperlyConfigured: It cannot be used; one sentence that names the setting.
+            ImproperlyConfigured: The value cannot be used; the message is a sentence that names the setting.
         """
         try:
             value = self.parse(self._configured())
             problem = self.check(conf, value)
         except InvalidValue as err:
             raise ImproperlyConfigured(f"{self.spelling} {err}") from err
-        except (AttributeError, TypeError, ValueError) as err:  # its own text may hold the value, and that a key
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as err:  # its message may contain the value, which may be a key
             raise ImproperlyConfigured(f"{self.spelling} holds a value of the wrong type.") from err
         if problem:
             raise ImproperlyConfigured(f"{self.spelling} {problem}")
@@ -236,7 +239,7 @@ SETTINGS: dict[str, Setting[Any]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderBackend:
-    """A provider's class, as a dotted path, and its options. The options may hold a key: they stay out of `repr`."""
+    """A provider's class, as a dotted path, and its options; these may contain a key, so `repr` omits them."""
 
     path: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -305,7 +308,7 @@ class Settings:
         "IMAGE_MAX_CONCURRENCY", 100, whole(1), "number", "the most generations at once in a process"
     )
     idempotency_ttl = Setting(
-        "IMAGE_IDEMPOTENCY_TTL", 24 * 3600, number(0), "seconds", "how long an idempotency key counts"
+        "IMAGE_IDEMPOTENCY_TTL", 24 * 3600, number(0), "seconds", "how long an idempotency key is valid"
     )
     min_free_bytes = Setting(
         "IMAGE_MIN_FREE_BYTES",
@@ -334,15 +337,13 @@ class Settings:
         False,
         flag,
         "flag",
-        "whether what a killed worker lost is made again, though its provider may bill twice",
+        "whether a killed worker's generations are repeated, although the provider may bill twice",
     )
     metrics = Setting("IMAGE_METRICS", False, flag, "flag", "metrics for Prometheus")
 
     # Addresses, callers, files
 
-    public_url = Setting(
-        "PUBLIC_URL", "", _public_url, "address", "the address under which the world sees this service"
-    )
+    public_url = Setting("PUBLIC_URL", "", _public_url, "address", "the public address of this service")
     trusted_networks = Setting(
         "IMAGE_TRUSTED_NETWORKS", (), _networks, "list of CIDRs", "networks whose callers need no credentials"
     )
@@ -392,8 +393,8 @@ class Settings:
     def provider_backends(self) -> dict[str, ProviderBackend]:
         """Every provider that can be named: the built-in ones and those of `IMAGES["PROVIDERS"]`.
 
-        A value there is a dotted path, or `{"BACKEND": path, "OPTIONS": {...}}`; for a built-in alias
-        `BACKEND` may be left out, and its `OPTIONS` are laid over those from the environment.
+        A value there is a dotted path, or `{"BACKEND": path, "OPTIONS": {...}}`. For a built-in alias `BACKEND` may
+        be omitted, and its `OPTIONS` override those from the environment.
         """
         backends = self._builtin_backends()
         for alias, entry in self.provider_entries.items():

@@ -1,6 +1,6 @@
-"""What a provider is, and what the providers on top of an official SDK share. No ORM, no DRF, no settings.
+"""The interface of a provider, and the base of those that use an official SDK. No ORM, no DRF, no settings.
 
-A provider is three short steps, `build`, `call` and `parse`, under `ImageProvider.generate`, which is not overridden.
+A provider implements three short steps, `build`, `call` and `parse`; `ImageProvider.generate` runs them and is final.
 Only the frozen dataclasses of this module and the exceptions of `images.exceptions` cross the boundary.
 """
 
@@ -39,7 +39,7 @@ except ImportError:
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """A moment on the monotonic clock by which everything has to be over."""
+    """A moment on the monotonic clock by which everything has to be finished."""
 
     at: float
 
@@ -64,13 +64,13 @@ class ImageRequest:
 
     Attributes:
         prompt: The whole prompt, in words.
-        negative_prompt: What must not be seen, for providers that take it separately
-            (`ImageProvider.supports_negative_prompt`); the prompt itself says it as well.
+        negative_prompt: What the image must not show, for providers that take it separately
+            (`ImageProvider.supports_negative_prompt`); the prompt says it as well.
         title: The title as the caller gave it, for providers that draw it themselves.
         variant: `hero` or `inline`.
         aspect_ratio: Width and height as small whole numbers, for example `(16, 9)`.
         seed: Repeats the same choices; providers that cannot be seeded ignore it.
-        deadline: The answer is worthless after this moment.
+        deadline: The response has to be complete by then.
     """
 
     prompt: str
@@ -87,10 +87,10 @@ class ProviderImage:
     """What a provider generated.
 
     Attributes:
-        data: The image's bytes as received; the caller judges what they are.
+        data: The image's bytes as received; the caller verifies them.
         model: The model that made it.
-        request_id: The provider's own name for the request, or "".
-        usage: What the provider reported as used (tokens), as reported; `None` if it reported nothing.
+        request_id: The provider's id for the request, or "".
+        usage: The usage (tokens) as the provider reported it; `None` if it reported none.
     """
 
     data: bytes = field(repr=False)
@@ -106,7 +106,7 @@ class ImageProvider(ABC):
     `ImageRequest` and returns bytes. One instance serves the whole process, from many threads at once.
 
     Args:
-        options: The provider's `OPTIONS`. Keys are the provider's own business.
+        options: The provider's `OPTIONS`; their meaning is up to the provider.
     """
 
     supports_negative_prompt: ClassVar[bool] = False
@@ -130,7 +130,7 @@ class ImageProvider(ABC):
         """Make one image.
 
         Raises:
-            images.exceptions.ProviderFailure: Whatever went wrong, chained from the original error.
+            images.exceptions.ProviderFailure: Any failure, raised from the original error.
         """
         return self.parse(self.call(self.build(request), request.deadline))
 
@@ -141,39 +141,39 @@ class ImageProvider(ABC):
         return self.generate(request)
 
     def build(self, request: ImageRequest) -> Any:
-        """Turn the request into whatever `call` sends."""
+        """Turn the request into what `call` sends."""
         return request
 
     @abstractmethod
     def call(self, payload: Any, deadline: Deadline) -> Any:
-        """Send `payload` once, without hidden retries, and return the answer."""
+        """Send `payload` once, without retries, and return the response."""
 
     def parse(self, answer: Any) -> ProviderImage:
-        """Turn the answer into a `ProviderImage`."""
+        """Turn the response into a `ProviderImage`."""
         return ProviderImage(data=answer, model=self.model)
 
     def check(self) -> list[str]:
-        """Sentences about what is missing for this provider to work, without any network; empty when ready."""
+        """Sentences about what this provider lacks, without using the network; empty if it is ready."""
         return []
 
     def doubts(self) -> list[str]:
-        """Sentences about options that the vendor is not known to accept, without any network; usually empty."""
+        """Sentences about options that the vendor is not known to accept, without using the network."""
         return []
 
     @property
     def model_setting(self) -> str:
-        """What an operator sets to choose the model, for advice."""
+        """The name of the setting that chooses the model, for advice to operators."""
         return 'OPTIONS["model"]'
 
     def deprecation(self) -> Deprecation | None:
-        """What `images.providers.models` knows about the end of the model, without any network."""
+        """What `images.providers.models` knows about the model's shutdown, without using the network."""
         return None
 
     def look_up_model(self, deadline: Deadline) -> ModelStatus | None:
-        """Ask whether the key is accepted and the model exists, by a call that costs nothing.
+        """Ask the provider, at no cost, whether the key is accepted and the model exists.
 
         Returns:
-            What the provider says, or `None` if it cannot be asked without generating an image.
+            The provider's answer, or `None` if it cannot be asked without generating an image.
 
         Raises:
             images.exceptions.ProviderFailure: As for `generate`.
@@ -181,7 +181,7 @@ class ImageProvider(ABC):
         return None
 
     def model_names(self, deadline: Deadline) -> tuple[str, ...]:
-        """Image models that the key can use, a dozen at the most, by a call that costs nothing.
+        """Image models that the key can use, at most a dozen; asking costs nothing.
 
         Raises:
             images.exceptions.ProviderFailure: As for `generate`.
@@ -189,7 +189,7 @@ class ImageProvider(ABC):
         return ()
 
     def warm_up(self) -> None:
-        """Do at server start what would make the first request slow (imports, clients)."""
+        """Prepare at server start what would slow down the first request (imports, clients)."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r}>"
@@ -204,8 +204,8 @@ Result = TypeVar("Result")
 _DEFAULT_MAX_IMAGE_BYTES = 30 * 1024 * 1024
 _SHORTEST_SECRET = 6
 
-#: What an SDK raises over an answer that it cannot make sense of; JSON's, Unicode's and pydantic's own errors
-#: are ValueErrors. Before an answer the same classes mean a mistake on our side.
+#: What an SDK raises for a response that it cannot understand; the errors of JSON, Unicode and pydantic are
+#: ValueErrors. Before there is a response, the same classes mean a bug on our side.
 _NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
@@ -220,7 +220,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
     #: The module of the SDK, and the extra of this package that brings it.
     sdk: ClassVar[str]
     extra: ClassVar[str]
-    #: The base URL may end in a query, which goes along with each request.
+    #: The base URL may end in a query, which is sent with each request.
     takes_query: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
@@ -234,16 +234,18 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
 
     @abstractmethod
     def send(self, client: Client, payload: Any, deadline: Deadline, call: Call) -> Answer:
-        """Call the SDK once, for the raw answer: what an SDK makes of two megabytes of base64 takes three times
-        as long as `read_json` and `decode_base64`."""
+        """Call the SDK once and return the raw response.
+
+        Parsing two megabytes of base64 in the SDK takes three times as long as `read_json` and `decode_base64`.
+        """
 
     @abstractmethod
     def refusal(self, err: Exception, call: Call) -> ProviderFailure | None:
-        """The failure for an SDK's own exception over an error answer; `None` for any other exception."""
+        """The failure for an exception that the SDK raises for an error response; `None` for any other exception."""
 
     @final
     def call(self, payload: Any, deadline: Deadline) -> Answer:
-        """Send `payload` once; nothing is repeated, and everything is over at the deadline."""
+        """Send `payload` once, without retries, and finish by the deadline."""
         return self.ask(deadline, lambda client, call: self.send(client, payload, deadline, call))
 
     @final
@@ -251,7 +253,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
         """Use the SDK's client once under the deadline.
 
         Raises:
-            images.exceptions.ProviderFailure: Whatever went wrong, chained from the SDK's own error.
+            images.exceptions.ProviderFailure: Any failure, raised from the SDK's own error.
         """
         client = self.client()
         if deadline.remaining <= 0:
@@ -259,7 +261,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
         with open_call(deadline) as call:
             try:
                 return question(client, call)
-            except ProviderFailure as failure:  # From below, by our own hand: fetching the file, for example.
+            except ProviderFailure as failure:  # Raised by our own code, for example while fetching the file.
                 failure.request_id = failure.request_id or call.request_id
                 raise
             except Exception as err:
@@ -296,11 +298,11 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
         if missing := self.check():
             raise ProviderNotConfigured(f"{missing[0]} The operator has to fix this.")
         transport = Transport(
-            # Base64 makes 4 bytes of 3; the rest is for what stands around the image.
+            # Base64 turns 3 bytes into 4; the rest is for the JSON around the image.
             max_body_bytes=int(self.max_image_bytes * 1.4) + 1024 * 1024,
             connect_timeout=float(self.options.get("timeout_connect") or CONNECT_TIMEOUT),
         )
-        # The transport reads the environment itself; no timeout here, so that only its deadline counts.
+        # The transport reads the environment itself, and its deadline replaces the client's timeouts.
         http_client = httpx2.Client(transport=transport, trust_env=False, follow_redirects=False, timeout=None)
         try:
             return self.build_client(http_client)
@@ -310,13 +312,13 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
             ) from err
 
     def check(self) -> list[str]:
-        """Sentences about what is missing, without any network."""
+        """Sentences about what is missing, without using the network."""
         found = []
         key, base_url = self.api_key, self.base_url
         if not key:
             found.append(f"{self.vendor.key} is not set.")
         elif not (key.isascii() and key.isprintable()) or " " in key:
-            found.append(f"{self.vendor.key} holds characters that no key has (a quote, a space, a line break?).")
+            found.append(f"{self.vendor.key} contains characters that no key has (a quote, a space, a line break?).")
         if base_url and (problem := _address_problem(base_url, query=self.takes_query)):
             found.append(f"{self.vendor.base_url} {problem}")
         if not self._is_installed():
@@ -382,7 +384,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
 
 
 def _address_problem(url: str, *, query: bool) -> str:
-    """What is wrong with a base URL, as the end of a sentence, or ""; `query` says whether it may hold one."""
+    """What is wrong with a base URL, as the end of a sentence, or ""; with `query`, it may contain a query."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
@@ -401,7 +403,7 @@ def _address_problem(url: str, *, query: bool) -> str:
 
 
 def read_json(text: bytes | str) -> Any:
-    """Parse an answer, fast if the extra `fast` is installed.
+    """Parse a response, fast if the extra `fast` is installed.
 
     Raises:
         ValueError, RecursionError: It is not JSON.
@@ -410,7 +412,7 @@ def read_json(text: bytes | str) -> Any:
         try:
             return orjson.loads(text)
         except ValueError:
-            pass  # The standard library also reads NaN and a byte order mark, which must not cost a picture.
+            pass  # The standard library also accepts NaN and a byte order mark, which must not cost a picture.
     return json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
 
 
@@ -438,12 +440,12 @@ def _strictly_decoded(text: str) -> bytes:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """`value` if it is a JSON object, else an empty one: an answer may hold anything anywhere."""
+    """`value` if it is a JSON object, otherwise an empty one: a response may contain anything anywhere."""
     return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:
-    """The JSON objects in `value`, if it is a list; else none."""
+    """The JSON objects in `value` if it is a list, otherwise none."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
@@ -458,12 +460,12 @@ def reporting(usage: Any) -> Iterator[None]:
 
 
 def counts(reported: Any, depth: int = 4) -> Any:
-    """What a provider reported as used, as plain JSON: numbers, single words, and what holds them.
+    """The usage that a provider reported, as plain JSON: numbers and single words, in objects and lists.
 
-    Anything else (free text, NaN, null bytes) could not be stored everywhere, and is left out.
+    Anything else (free text, NaN, null bytes) is left out, since not every database could store it.
 
     Args:
-        reported: The answer's own `usage`, as dicts and lists.
+        reported: The response's own `usage`, as dicts and lists.
         depth: How deeply to look.
     """
     if isinstance(reported, Mapping) and depth:

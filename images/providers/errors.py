@@ -1,6 +1,6 @@
-"""From what goes wrong at a vendor to the exceptions of this app. Both SDK providers use it.
+"""Translating vendors' errors into the exceptions of this app, for both SDK providers.
 
-The sentences name the setting to look at. They never hold an upstream text, an address or a key: those stay in
+The sentences name the setting to check. They never contain upstream text, addresses or keys: those stay in
 `__cause__`, which only the log shows.
 """
 
@@ -32,8 +32,8 @@ _OVERLOADED = {503, 529}
 _SECRETS = re.compile(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{8,}|\bAIza[\w-]{10,}")
 _MESSAGE_LENGTH = 200
 
-# What vendors and the servers in front of them (Azure, LiteLLM, OpenRouter) call a refusal of the content; LiteLLM
-# puts the vendor's own error into a sentence.
+# The codes with which vendors and gateways (Azure, LiteLLM, OpenRouter) reject the content. LiteLLM puts the vendor's
+# own error into a sentence.
 _WORD = re.compile(r"\w+")
 _REJECTED = {
     "moderation_blocked",
@@ -77,7 +77,7 @@ _SENTENCES: dict[type[ProviderFailure], str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Vendor:
-    """How sentences and log lines speak of a vendor: its name, and the settings an operator has for it."""
+    """A vendor's name and the names of its settings, for sentences and log lines."""
 
     name: str
     key: str
@@ -87,14 +87,14 @@ class Vendor:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A vendor's answer that is an error.
+    """A vendor's error response.
 
     Attributes:
         status: The HTTP status.
-        code: The vendor's own word for it.
-        message: The vendor's own sentence; for the log only, and never whole.
-        request_id: The vendor's name for the request.
-        retry_after: Seconds after which asking again makes sense, if it said so.
+        code: The vendor's error code.
+        message: The vendor's error message; only a part of it is logged, and callers never see it.
+        request_id: The vendor's id for the request.
+        retry_after: Seconds after which the vendor suggests to try again.
     """
 
     status: int
@@ -105,18 +105,18 @@ class Refusal:
 
 
 def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[ProviderFailure] | None) -> ProviderFailure:
-    """The failure for an error answer.
+    """The failure for an error response.
 
     Args:
-        vendor: The vendor that answered.
-        model: The model that was asked for.
-        refusal: The answer.
-        special: What the vendor's own code says it is, if that says more than the status.
+        vendor: The vendor that responded.
+        model: The model that was requested.
+        refusal: The response.
+        special: The failure that the vendor's error code stands for, if it says more than the status.
     """
     failure = special or _by_status(refusal.status)
     if failure is failures.ProviderRefusedRequest:
         _log(vendor, model, refusal)
-    # A hint counts only if asking the same provider again makes sense: a spent day comes with one, too.
+    # Use the hint only if the same provider may be asked again: an exhausted daily quota comes with one, too.
     hint = refusal.retry_after if failure.retry_same else None
     sentence = _sentence(failure, vendor, model)
     if failure is failures.ProviderModelUnavailable:
@@ -125,10 +125,10 @@ def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[Provider
 
 
 def by_words(*texts: object) -> type[ProviderFailure] | None:
-    """What the words in an error say beyond its status, in its codes or in a sentence that quotes the vendor's error.
+    """The failure that an error's codes or message stand for, if they say more than its status.
 
     Args:
-        texts: The error's codes and messages; what is not text is ignored.
+        texts: The error's codes and messages; values that are not strings are ignored.
     """
     words = {word for text in texts if isinstance(text, str) for word in _WORD.findall(text)}
     said = " ".join(text for text in texts if isinstance(text, str)).lower()
@@ -138,7 +138,7 @@ def by_words(*texts: object) -> type[ProviderFailure] | None:
 
 
 def message_of(body: Any) -> str:
-    """The sentence in an error answer, whatever its shape: for the log only."""
+    """The message in an error response of any shape; for the log only."""
     if isinstance(body, Mapping):
         for name in ("message", "error", "detail", "errors", "title"):
             if body.get(name):
@@ -147,7 +147,7 @@ def message_of(body: Any) -> str:
 
 
 def _by_status(status: int) -> type[ProviderFailure]:
-    """What a status says by itself."""
+    """The failure that a status stands for by itself."""
     exact: dict[int, type[ProviderFailure]] = {
         401: failures.ProviderAuth,
         402: failures.ProviderQuotaExhausted,
@@ -174,7 +174,7 @@ def _sentence(failure: type[ProviderFailure], vendor: Vendor, model: str = "") -
 
 
 def _what_to_set_instead(vendor: Vendor, model: str) -> str:
-    """What is known about the end of a model that was not there, and what to set instead; "" if nothing is."""
+    """What is known about the shutdown of a model that was not found, and what to set instead; otherwise ""."""
     deprecation = find_deprecation(vendor.name, model)
     if deprecation is None:
         return ""
@@ -268,7 +268,7 @@ def _unreachable(vendor: Vendor, obstacle: Obstacle) -> ProviderFailure:
 
 
 def not_delivered(vendor: Vendor, err: httpx2.TransportError, call: Call) -> ProviderFailure:
-    """The failure for a request that got no whole answer."""
+    """The failure for a request without a complete response."""
     request_id = call.request_id
     if not call.sent:
         return _unreachable(vendor, find_obstacle(err, call))
@@ -282,32 +282,32 @@ def not_delivered(vendor: Vendor, err: httpx2.TransportError, call: Call) -> Pro
 
 
 def broken(vendor: Vendor, call: Call) -> ProviderFailure:
-    """The failure for an answer that arrived whole and makes no sense."""
+    """The failure for a complete response that cannot be understood."""
     return failures.ProviderBadResponse(_sentence(failures.ProviderBadResponse, vendor), request_id=call.request_id)
 
 
 def rejected(vendor: Vendor, request_id: str) -> ProviderFailure:
-    """The failure for a proper answer that says the content was blocked."""
+    """The failure for a valid response that says that the content was blocked."""
     return failures.ContentRejected(_sentence(failures.ContentRejected, vendor), request_id=request_id)
 
 
 def no_image(vendor: Vendor, request_id: str) -> ProviderFailure:
-    """The failure for a proper answer without an image."""
+    """The failure for a valid response without an image."""
     return failures.ProviderNoImage(_sentence(failures.ProviderNoImage, vendor), request_id=request_id)
 
 
 def too_late(vendor: Vendor) -> ProviderFailure:
-    """The failure for a deadline that had passed before anything was sent."""
+    """The failure for a deadline that passed before anything was sent."""
     failure = failures.ProviderTimeout(f"There was no time left to ask {vendor.name}.")
     failure.may_have_billed = False
     return failure
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as `retry-after-ms` or `retry-after` (seconds or a date) say, or `None`.
+    """Seconds to wait according to `retry-after-ms` or `retry-after` (seconds or a date), or `None`.
 
     Args:
-        headers: The answer's headers, names in lower case.
+        headers: The response's headers, names in lower case.
     """
     milliseconds = seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -317,12 +317,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return number
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):  # No date either: it says nothing.
+    except (ValueError, OverflowError):  # Not a date either.
         return None
 
 
 def seconds(text: object) -> float | None:
-    """A finite, not negative number written as text (a trailing "s" is Google's way), or `None`."""
+    """A finite, non-negative number from text (Google appends an "s"), or `None`."""
     try:
         number = float(str(text).removesuffix("s"))
     except ValueError:
@@ -331,7 +331,7 @@ def seconds(text: object) -> float | None:
 
 
 def _log(vendor: Vendor, model: str, refusal: Refusal) -> None:
-    """The one line about a request the vendor did not understand: the caller is not told, so the log has to be."""
+    """Log why the vendor rejected the request, since the caller is not told."""
     message = _SECRETS.sub("[secret]", " ".join(refusal.message.split()))[:_MESSAGE_LENGTH]
     log_event(
         logger,

@@ -139,8 +139,8 @@ def test_an_empty_base_url_means_openai_itself(monkeypatch: pytest.MonkeyPatch) 
     ("options", "sentence"),
     [
         ({"api_key": ""}, "OPENAI_API_KEY is not set."),
-        ({"api_key": "sk-with\nbreak"}, "OPENAI_API_KEY holds characters"),
-        ({"api_key": "sk-“quoted”"}, "OPENAI_API_KEY holds characters"),
+        ({"api_key": "sk-with\nbreak"}, "OPENAI_API_KEY contains characters"),
+        ({"api_key": "sk-“quoted”"}, "OPENAI_API_KEY contains characters"),
         ({"base_url": "localhost:8000"}, "OPENAI_BASE_URL is not an address"),
         ({"base_url": "http://host:port/v1"}, "OPENAI_BASE_URL is not an address"),
     ],
