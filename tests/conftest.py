@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from tests.fakes.providers import FakeProvider
 from trygo_backend import health
 
-pytest_plugins = ["tests.fakes.fixtures"]
+pytest_plugins = ["tests.fakes.fixtures", "tests.fakes.doctor"]
 
 
 @pytest.fixture(autouse=True)

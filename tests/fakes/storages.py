@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, NoReturn
 
-from django.core.files.base import File
+from django.core.files.base import ContentFile, File
 from django.core.files.storage import InMemoryStorage, Storage
 from pytest_django import Settings
 
@@ -75,3 +75,21 @@ class CountingStorage(InMemoryStorage):
 def use_storage(settings: Settings, backend: str, **options: Any) -> None:
     """Make `backend` the project's default storage."""
     settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": backend, "OPTIONS": options}}
+
+
+class LossyStorage(InMemoryStorage):
+    """Gives back less than it was given."""
+
+    def _open(self, name: str, mode: str = "rb") -> File[bytes]:
+        return ContentFile(b"less", name=name)
+
+
+class FailingStorage(InMemoryStorage):
+    """Raises an error of its own making, which repeats the key it was given."""
+
+    def __init__(self, secret_key: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self._secret_key = secret_key
+
+    def _open(self, name: str, mode: str = "rb") -> File[bytes]:
+        raise RuntimeError(f"request signed with {self._secret_key} failed")

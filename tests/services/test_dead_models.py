@@ -8,7 +8,7 @@ import pytest
 
 from images.exceptions import ProviderModelUnavailable
 from images.services import failover, generate_image
-from tests.doctor.conftest import Configure
+from tests.fakes.doctor import Configure
 from tests.fakes.provider_server import ProviderServer
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from images.exceptions import ProviderModelUnavailable
 from images.providers import Deadline, ImageProvider
 from images.services import provider_status
 from images.services.diagnostics import Finding
-from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure, findings
+from tests.fakes.doctor import GEMINI_KEY, OPENAI_KEY, Configure, findings
 from tests.fakes.provider_server import ProviderServer
 
 TODAY = date(2026, 11, 23)

@@ -7,7 +7,6 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from images.services.diagnostics import Finding, Level, examine
-from tests.fakes.fixtures import provider_server  # noqa: F401
 from tests.fakes.provider_server import ProviderServer
 
 OPENAI_KEY = "sk-secret-0123456789abcdef"
@@ -17,7 +16,7 @@ Configure = Callable[..., None]
 
 
 @pytest.fixture
-def configure(settings: Settings, provider_server: ProviderServer) -> Configure:  # noqa: F811
+def configure(settings: Settings, provider_server: ProviderServer) -> Configure:
     """Changes an installation that is in order: both providers, on the loopback, with keys."""
     settings.IMAGES = {
         "PROVIDER": "openai",

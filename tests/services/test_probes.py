@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from images.services import probes
 from images.services.probes import Level, run_probes
-from tests.doctor.conftest import OPENAI_KEY, Configure
+from tests.fakes.doctor import OPENAI_KEY, Configure
 
 
 class OddStorage:

@@ -18,7 +18,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from pytest_django.fixtures import Settings
 
 from images.services.diagnostics import Level, examine
-from tests.doctor.conftest import OPENAI_KEY, Configure, findings, problems
+from tests.fakes.doctor import OPENAI_KEY, Configure, findings, problems
 
 pytestmark = pytest.mark.django_db
 
@@ -130,7 +130,7 @@ def test_a_storage_where_nothing_can_be_kept(configure: Configure, media_root: P
 
 
 def test_a_storage_that_loses_bytes_is_broken(configure: Configure, settings: Settings) -> None:
-    settings.STORAGES = {**settings.STORAGES, "lossy": {"BACKEND": "tests.doctor.stubs.LossyStorage"}}
+    settings.STORAGES = {**settings.STORAGES, "lossy": {"BACKEND": "tests.fakes.storages.LossyStorage"}}
     configure(STORAGE="lossy")
     [finding] = problems("Storage")
     assert "different bytes" in finding.sentence
@@ -139,7 +139,7 @@ def test_a_storage_that_loses_bytes_is_broken(configure: Configure, settings: Se
 def test_a_storage_of_somebody_elses_that_fails_does_not_end_the_examination(
     configure: Configure, settings: Settings
 ) -> None:
-    backend = {"BACKEND": "tests.doctor.stubs.FailingStorage", "OPTIONS": {"secret_key": OPENAI_KEY}}
+    backend = {"BACKEND": "tests.fakes.storages.FailingStorage", "OPTIONS": {"secret_key": OPENAI_KEY}}
     settings.STORAGES = {**settings.STORAGES, "failing": backend}
     configure(STORAGE="failing")
     found = list(examine())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from images.services import generate_image
-from tests.doctor.conftest import Configure, findings
+from tests.fakes.doctor import Configure, findings
 from tests.fakes.provider_server import ProviderServer
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -16,7 +16,7 @@ from images.models import GeneratedImage
 from images.providers.models import utc_today
 from images.services.diagnostics import known_secrets, without_secrets
 from images.services.probes import broken
-from tests.doctor.conftest import GEMINI_KEY, OPENAI_KEY, Configure
+from tests.fakes.doctor import GEMINI_KEY, OPENAI_KEY, Configure
 from tests.fakes.provider_server import ProviderServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
