@@ -13,6 +13,7 @@ stand outside the root on purpose, so that no `except ImagesError` swallows them
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 #: Seconds after which it makes sense to ask again if the server is busy: a good part of a usual generation.
@@ -299,3 +300,28 @@ class ProviderTimeout(ProviderFailure):
     status_code = 504
     retryable = True
     default_message = "The image provider did not respond in time. Try again later."
+
+
+def find_kind(code: str, message: str, name: str = "") -> type[ImagesError]:
+    """The class of a failure that was recorded.
+
+    Args:
+        code: The failure's code; two classes may share one.
+        message: Its sentence.
+        name: The class's module and name, if that was recorded.
+    """
+    found = [kind for kind in _kinds(ImagesError) if kind.code == code]
+    named = (kind for kind in found if name_of(kind) == name)
+    worded = (kind for kind in found if message.startswith(kind.default_message))
+    return next(named, None) or next(worded, None) or (found[0] if found else ImagesError)
+
+
+def name_of(kind: type[ImagesError]) -> str:
+    """A class's module and name, by which `find_kind` finds it again."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _kinds(root: type[ImagesError]) -> Iterator[type[ImagesError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)

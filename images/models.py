@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .conf import conf
-from .exceptions import ImagesError, QueueUnavailable
+from .exceptions import ImagesError, ProviderFailure, QueueUnavailable, find_kind
 from .fields import IdentityField, IdentityFileField
 
 #: The errors of requests whose process ended without recording one.
@@ -216,6 +216,31 @@ class GeneratedImage(models.Model):
             (QueueUnavailable.code, NO_WORKER_STARTED) if self.started_at is None else (ImagesError.code, STOPPED)
         )
         return self.error_code or stopped[0], self.error_message or stopped[1]
+
+    @property
+    def failure(self) -> ImagesError | None:
+        """The exception in which the generation ended, made anew from what was recorded; `None` if it has not failed.
+
+        It has the class, sentence, `retry_after` and `may_have_billed` of the one that was raised where the image
+        was being made, in this process or on a worker.
+        """
+        code, message = self.current_error
+        if not code:
+            return None
+        attempt, outcome = self._reported_attempt(code)
+        error = find_kind(code, message, outcome.get("error", ""))(message)
+        if isinstance(error, ProviderFailure):
+            error.request_id, error.usage = attempt.get("request_id", ""), attempt.get("usage")
+            error.retry_after = outcome.get("retry_after")
+        error.may_have_billed = self.may_have_billed
+        return error
+
+    def _reported_attempt(self, code: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The attempt whose failure the caller was told, and what was recorded of that."""
+        for attempt in self.attempts:
+            if isinstance(attempt, dict) and attempt.get("outcome") and attempt.get("code") == code:
+                return attempt, attempt["outcome"]
+        return {}, {}
 
     @property
     def may_have_billed(self) -> bool:

@@ -288,13 +288,14 @@ if extend_schema is not None:
             properties = {
                 "code": {"type": "string", "description": "As in the body of an error."},
                 "message": {"type": "string", "description": "One sentence that says what happened."},
+                "retryable": {"type": "boolean", "description": "As in the body of an error."},
                 "mayHaveBilled": {"type": "boolean", "description": _MAY_HAVE_BILLED},
             }
             return {
                 "type": "object",
                 "nullable": True,
                 "properties": properties,
-                "required": ["code", "message"],
+                "required": ["code", "message", "retryable"],
             }
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

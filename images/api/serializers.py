@@ -86,10 +86,12 @@ class ErrorField(serializers.Field[Any, Any, dict[str, Any], GeneratedImage]):
 
 
 def _error(image: GeneratedImage) -> dict[str, Any] | None:
-    code, message = image.current_error
-    if not code:
+    failure = image.failure
+    if failure is None:
         return None
-    return {"code": code, "message": message, **({"mayHaveBilled": True} if image.may_have_billed else {})}
+    billed = {"mayHaveBilled": True} if failure.may_have_billed else {}
+    code, message = image.current_error  # a row of an earlier release may have a code that is no more
+    return {"code": code, "message": message, "retryable": failure.retryable, **billed}
 
 
 class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):

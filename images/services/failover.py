@@ -22,6 +22,7 @@ from ..exceptions import (
     ProviderNotConfigured,
     ProviderRateLimited,
     ProviderTimeout,
+    name_of,
 )
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
@@ -82,7 +83,8 @@ def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[di
     Args:
         request_for: Makes the request for a provider and its deadline.
         deadline: Of all attempts together.
-        attempts: Every call is appended here, also if all of them fail.
+        attempts: Every call is appended here, also if all of them fail. The one whose failure is raised gets an
+            `outcome`, from which `GeneratedImage.failure` makes the same exception again.
 
     Raises:
         ProviderFailure: The failure that tells the caller most: a refusal of the content at once; otherwise
@@ -90,14 +92,19 @@ def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[di
     """
     aliases = conf.providers
     failures: list[ProviderFailure] = []
+    last_attempts: list[dict[str, Any]] = []
     for position, alias in enumerate(aliases):
         try:
             return _ask(alias, request_for, deadline.share(len(aliases) - position), attempts)
         except ProviderFailure as err:
             failures.append(err)
+            last_attempts.append(attempts[-1])
             if not _may_ask_next(err, deadline):
                 break
-    raise _most_telling(failures)
+    told = _most_telling(failures)
+    outcome = {"error": name_of(type(told)), "retry_after": told.retry_after}
+    last_attempts[failures.index(told)]["outcome"] = outcome
+    raise told
 
 
 def _may_ask_next(failure: ProviderFailure, deadline: Deadline) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -23,11 +22,9 @@ from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..exceptions import (
-    RATE_LIMIT_PAUSE,
     RETRY_AFTER,
     ImageNotFound,
     ImagesError,
-    ProviderRateLimited,
     ProviderTimeout,
     QueueUnavailable,
 )
@@ -246,23 +243,11 @@ def finished(row: GeneratedImage) -> GeneratedImage:
     """The row, if it is ready.
 
     Raises:
-        ImagesError: The failure that the worker recorded: the same class, code and sentence.
+        ImagesError: The failure that the worker recorded, as it would have been raised in this thread.
     """
     if row.status == Status.READY:
         return row
-    code, message = row.current_error
-    found = [kind for kind in _kinds(ImagesError) if kind.code == code]
-    # Two classes may share a code; the sentence tells them apart.
-    kind = next((kind for kind in found if kind.default_message == message), found[0] if found else ImagesError)
-    error = kind(message, retry_after=RATE_LIMIT_PAUSE) if kind is ProviderRateLimited else kind(message)
-    error.may_have_billed = row.may_have_billed
-    raise error
-
-
-def _kinds(root: type[ImagesError]) -> Iterator[type[ImagesError]]:
-    yield root
-    for kind in root.__subclasses__():
-        yield from _kinds(kind)
+    raise row.failure or ImagesError()
 
 
 # --- for operators ------------------------------------------------------------------------------------------------

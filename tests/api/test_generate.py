@@ -206,7 +206,15 @@ def test_a_provider_s_failure_is_told_and_kept_on_the_row(
     shown = api.get(f"/api/images/{image.pk}").json()
     assert (shown["status"], shown["imageUrl"]) == ("failed", None)
     billed = {"mayHaveBilled": True} if failure.may_have_billed else {}
-    assert shown["error"] == {"code": failure.code, "message": failure.message} | billed
+    assert (
+        shown["error"]
+        == {
+            "code": failure.code,
+            "message": failure.message,
+            "retryable": retryable,
+        }
+        | billed
+    )
     assert body.get("mayHaveBilled") == billed.get("mayHaveBilled")
 
 

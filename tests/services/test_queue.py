@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +17,7 @@ from images import exceptions, signals
 from images.models import NO_WORKER_STARTED, STOPPED, GeneratedImage
 from images.services import delete_image, generate_image, generate_image_later
 from images.services.generation import run_generation
-from images.services.queue import finished, queue_problem, wait_for, waiting, worker_lost
+from images.services.queue import queue_problem, wait_for, waiting, worker_lost
 from images.storage import save
 from tests.fakes.providers import FakeProvider, png
 from tests.services.wrecks import Failing
@@ -348,21 +347,6 @@ class TestWaiting:
         with connection.execute_wrapper(Failing(100)), pytest.raises(exceptions.ImagesError) as caught:
             wait_for(image, 0.2)
         assert caught.value.code == "internal_error"
-
-
-def kinds(root: type[exceptions.ImagesError]) -> Iterator[type[exceptions.ImagesError]]:
-    for kind in root.__subclasses__():
-        yield kind
-        yield from kinds(kind)
-
-
-@pytest.mark.parametrize("kind", [kind for kind in kinds(exceptions.ImagesError) if "code" in vars(kind)])
-def test_what_a_worker_recorded_is_raised_as_what_it_was(kind: type[exceptions.ImagesError]) -> None:
-    error = kind()
-    row = GeneratedImage(status="failed", error_code=error.code, error_message=error.message)
-    with pytest.raises(kind) as caught:
-        finished(row)
-    assert type(caught.value) is kind
 
 
 @pytest.mark.django_db

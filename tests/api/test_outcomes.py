@@ -1,4 +1,4 @@
-"""What a caller learns about money, of a request's own thread and of a worker: real SDKs, two scripted servers."""
+"""What a caller learns of a failure, from a request's own thread and from a worker: real SDKs, scripted servers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
+from django.test import override_settings
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 from rest_framework.test import APIClient
 
-from images import storage
-from images.exceptions import BILLING_ADVICE, ImagesError, StorageError
+from images import exceptions, storage
+from images.exceptions import BILLING_ADVICE, ImagesError, ProviderError, ProviderFailure, StorageError, _kinds
 from images.models import STOPPED, GeneratedImage
 from images.services import failover, generate_image, run_generation
 from images.services.generation import GenerationRun
 from tests.fakes.provider_server import ProviderServer
+from tests.fakes.providers import FakeProvider
 
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
 
@@ -26,8 +29,20 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Servers = tuple[ProviderServer, ProviderServer]
 
 
+_queued: list[str] = []
+
+
 def work_at_once(image_id: str) -> None:
     run_generation(uuid.UUID(image_id))
+
+
+def keep(image_id: str) -> None:
+    _queued.append(image_id)
+
+
+def work() -> None:
+    while _queued:
+        run_generation(uuid.UUID(_queued.pop()))
 
 
 @pytest.fixture
@@ -51,12 +66,21 @@ def configure(settings: Settings, **changes: Any) -> None:
 
 
 def told(api: APIClient) -> list[tuple[str, str, Any]]:
-    """Code, sentence and `mayHaveBilled` as told to three callers: one who waits, one of a worker, one who polls."""
-    waiting = api.post("/api/images/generate", BODY, format="json").json()
-    queued = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "wait=20"}).json()
-    accepted = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "respond-async"})
+    """Code, sentence and `mayHaveBilled` as told to one who waits, one who waits for a worker, and one who polls.
+
+    The first two get the same response altogether.
+    """
+    first = api.post("/api/images/generate", BODY, format="json")
+    second = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "wait=20"})
+    assert (first.status_code, first.get("Retry-After")) == (second.status_code, second.get("Retry-After"))
+    waiting, queued = ({**answer.json(), "timestamp": ""} for answer in (first, second))
+    assert waiting == queued
+    with override_settings(IMAGES={**django_settings.IMAGES, "QUEUE": f"{__name__}.keep"}):
+        accepted = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "respond-async"})
+        work()
     assert accepted.status_code == 202
     polled = api.get(f"/api/images/{accepted.json()['id']}").json()["error"]
+    assert polled["retryable"] == waiting["retryable"]
     return [
         (waiting["code"], waiting["error"], waiting.get("mayHaveBilled")),
         (queued["code"], queued["error"], queued.get("mayHaveBilled")),
@@ -165,3 +189,75 @@ def test_a_picture_has_no_error(api: APIClient, servers: Servers) -> None:
     assert not image.may_have_billed
     assert [attempt["may_have_billed"] for attempt in image.attempts] == [True, True]
     assert not ImagesError().may_have_billed
+
+
+class TestWorkers:
+    """A worker's outcome is the thread's outcome."""
+
+    @pytest.mark.parametrize("provider", ["gemini", "openai"])
+    @pytest.mark.parametrize(
+        ("mode", "code", "retryable", "retry_after"),
+        [
+            ("http_400", "provider_error", False, None),
+            ("http_500", "provider_error", True, None),
+            ("http_429", "provider_rate_limited", True, "2"),
+        ],
+    )
+    def test_through_the_api(
+        self,
+        api: APIClient,
+        servers: Servers,
+        settings: Settings,
+        provider: str,
+        mode: str,
+        code: str,
+        retryable: bool,
+        retry_after: str | None,
+    ) -> None:
+        configure(settings, PROVIDER=provider, DEADLINE=3)  # the pause of two seconds is more than half of it
+        for server in servers:
+            server.script(*[mode] * 4)
+        assert {each[0] for each in told(api)} == {code}
+        answer = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "wait=20"})
+        assert (answer.json()["retryable"], answer.get("Retry-After")) == (retryable, retry_after)
+
+    @pytest.mark.parametrize("message", ["", "A sentence of its own."])
+    @pytest.mark.parametrize("kind", [kind for kind in _kinds(ImagesError) if kind.__module__ == exceptions.__name__])
+    def test_from_python(
+        self, fake_provider: FakeProvider, settings: Settings, kind: type[ImagesError], message: str
+    ) -> None:
+        more: dict[str, Any] = (
+            {"retry_after": 15.5, "request_id": "req-9"} if issubclass(kind, ProviderFailure) else {}
+        )
+        configure(settings, DEADLINE=20, QUEUE=f"{__name__}.work_at_once")  # too short for a pause of 15 seconds
+        raised = []
+        for on_workers in (False, True):
+            configure(settings, RUN_ON_WORKERS=on_workers)
+            fake_provider.will(kind(message, **more))
+            with pytest.raises(kind) as caught:
+                generate_image(content_item_id="item-1", title="A quiet harbour at dawn")
+            raised.append(caught.value)
+        thread, worker = raised
+        assert type(thread) is type(worker) is kind
+        assert (vars(worker), str(worker)) == (vars(thread), str(thread))
+
+    def test_of_the_provider_whose_failure_tells_most(self, servers: Servers, settings: Settings) -> None:
+        """Two attempts with the same code: the class of the second, which is the one to retry."""
+        configure(settings, RUN_ON_WORKERS=True)
+        servers[0].script("http_400")
+        servers[1].script("http_500")
+        with pytest.raises(ProviderError) as caught:
+            generate_image(content_item_id="item-1", title="A quiet harbour at dawn")
+        assert (caught.value.retryable, caught.value.may_have_billed) == (True, True)
+        assert "OpenAI" in caught.value.message
+
+    def test_that_was_recorded_by_an_earlier_release(self) -> None:
+        row = GeneratedImage(
+            status="failed",
+            error_code="provider_error",
+            error_message=exceptions.ProviderRefusedRequest.default_message,
+            attempts=[{"provider": "gemini", "model": "m", "code": "provider_error", "ms": 1, "request_id": ""}],
+        )
+        assert type(row.failure) is exceptions.ProviderRefusedRequest
+        row.error_code, row.error_message = "no_such_code_any_more", "A sentence."
+        assert (type(row.failure), str(row.failure)) == (ImagesError, "A sentence.")
