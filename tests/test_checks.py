@@ -115,7 +115,7 @@ def test_a_missing_key_is_a_warning_so_that_migrate_runs(settings: Settings) -> 
     assert "STUB_API_KEY is not set." in message.msg
 
 
-def test_every_provider_of_the_chain_is_looked_at(settings: Settings) -> None:
+def test_every_configured_provider_is_looked_at(settings: Settings) -> None:
     settings.IMAGES |= {
         "PROVIDER": "ready,stub",
         "PROVIDERS": {"ready": provider("ReadyProvider"), "stub": provider("KeylessProvider")},

@@ -107,7 +107,7 @@ def _after_failure(sender: Any = None, exception: Any = None, args: Any = (), **
         return
     try:
         worker_lost(uuid.UUID(args[0]))
-    except StorageError as err:  # the row counts as failed once its deadline has passed; reconcile_images mends it
+    except StorageError as err:  # the row counts as failed once its deadline has passed; reconcile_images repairs it
         log_event(logger, logging.ERROR, "generation_unsettled", image=args[0], error=err.message)
     finally:
         _forget_connections()

@@ -17,7 +17,7 @@ from . import media
 app_name = media.app_name
 
 
-def _view(actions: dict[str, str], **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+def _view(actions: dict[str, Any], **initkwargs: Any) -> Callable[..., HttpResponseBase]:
     return non_atomic(ImageViewSet.as_view(actions, **initkwargs))
 
 

@@ -13,7 +13,7 @@ from tests.load.callers import PATIENCE, Callers, server_for
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
 
 
-def test_with_every_slot_taken_one_more_is_turned_away_and_all_else_answers(
+def test_at_the_concurrency_limit_one_more_is_turned_away_and_all_else_answers(
     provider_server: ProviderServer, tmp_path: Path
 ) -> None:
     with server_for(provider_server, tmp_path, IMAGE_MAX_CONCURRENCY="3") as server:

@@ -180,7 +180,7 @@ class TestGenerate:
         assert caught.value.returncode == 130
         assert not GeneratedImage.objects.exists()
 
-    def test_a_chain_that_had_to_fall_back_needs_attention(
+    def test_a_failover_needs_attention(
         self, configure: Configure, provider_server: ProviderServer
     ) -> None:
         configure(PROVIDER="openai,gemini")

@@ -113,7 +113,7 @@ def test_the_check_tells_old_configurations_what_to_set(
     assert words[1] in str(message.hint)
 
 
-def test_the_check_looks_at_every_provider_of_the_chain_and_at_no_other(settings: Settings) -> None:
+def test_the_check_looks_at_every_configured_provider_and_at_no_other(settings: Settings) -> None:
     old = {"OPENAI_IMAGE_MODEL": "dall-e-2", "GEMINI_IMAGE_MODEL": "imagen-4.0-generate-001"}
     assert len(warnings(settings, PROVIDER="gemini,openai", **old)) == 2
     assert len(warnings(settings, PROVIDER="openai", **old)) == 1

@@ -191,7 +191,7 @@ def test_where_both_hang_the_one_deadline_ends_it(providers: Chain) -> None:
 
 class TestBilling:
     @pytest.mark.parametrize("mode", ["http_500", "reset", "no_image", "svg", "garbage"])
-    def test_the_switch_ends_the_chain_where_the_first_may_have_billed(self, providers: Chain, mode: str) -> None:
+    def test_the_switch_ends_failover_if_the_first_may_have_billed(self, providers: Chain, mode: str) -> None:
         providers.configure(FAILOVER_AFTER_BILLING=False)
         providers.gemini.script(mode)
         with pytest.raises(ProviderFailure):

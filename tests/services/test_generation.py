@@ -191,7 +191,7 @@ class TestDatabase:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_when_all_slots_are_taken_the_next_is_turned_away_at_once(fake_provider: FakeProvider, settings: Any) -> None:
+def test_at_the_concurrency_limit_the_next_is_turned_away_at_once(fake_provider: FakeProvider, settings: Any) -> None:
     settings.IMAGES = {**settings.IMAGES, "MAX_CONCURRENCY": 1}
     gate = Gate()
     fake_provider.will(gate)

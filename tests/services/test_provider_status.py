@@ -204,7 +204,7 @@ class Gone(Wayward):
         raise ProviderModelUnavailable
 
 
-def test_every_provider_of_the_chain_is_examined_whatever_the_others_do(configure: Configure) -> None:
+def test_every_configured_provider_is_examined_whatever_the_others_do(configure: Configure) -> None:
     entries = {name.lower(): {"BACKEND": f"{__name__}.{name}", "OPTIONS": {"api_key": OPENAI_KEY}} for name in NAMES}
     entries["lost"] = {"BACKEND": "nowhere.Provider", "OPTIONS": {}}
     configure(PROVIDER="wayward,gone,nobody,lost,placeholder,openai", PROVIDERS=entries)
