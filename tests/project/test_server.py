@@ -38,8 +38,9 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
     }
 
 
-def refusal(tmp_path: Path, command: list[str] = COMMAND, **variables: str) -> str:
+def refusal(tmp_path: Path, module: str = "trygo_backend.server", **variables: str) -> str:
     """What a server that does not start says."""
+    command = [sys.executable, "-m", module]
     env = environment(tmp_path, **variables)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
@@ -116,7 +117,7 @@ def test_ctrl_c_is_the_masters_affair(tmp_path: Path) -> None:
 
 
 def test_its_old_name_still_works_and_says_the_new_one(tmp_path: Path) -> None:
-    said = refusal(tmp_path, [sys.executable, "-m", "trygo_backend.serve"], PORT="eighty")
+    said = refusal(tmp_path, "trygo_backend.serve", PORT="eighty")
     assert "DeprecationWarning: trygo_backend.serve is now trygo_backend.server." in said
     assert "The server cannot start. PORT" in said
 
