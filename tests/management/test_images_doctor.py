@@ -180,9 +180,7 @@ class TestGenerate:
         assert caught.value.returncode == 130
         assert not GeneratedImage.objects.exists()
 
-    def test_a_failover_needs_attention(
-        self, configure: Configure, provider_server: ProviderServer
-    ) -> None:
+    def test_a_failover_needs_attention(self, configure: Configure, provider_server: ProviderServer) -> None:
         configure(PROVIDER="openai,gemini")
         provider_server.script("http_500")
         out, status = run("--generate", no_color=True)
