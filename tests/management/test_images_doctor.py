@@ -145,6 +145,12 @@ class TestSecrets:
 
 
 class TestGenerate:
+    def test_says_what_came_in_an_images_place(self, configure: Configure, provider_server: ProviderServer) -> None:
+        provider_server.script("svg")
+        out, status = run("--generate", "--no-color")
+        assert status == 1
+        assert "it is an SVG" in " ".join(out.split())
+
     def test_makes_one_real_image_and_deletes_it_again(
         self, configure: Configure, provider_server: ProviderServer, media_root: Path
     ) -> None:

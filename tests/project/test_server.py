@@ -80,6 +80,9 @@ def test_it_serves_and_believes_nobody_about_themselves(tmp_path: Path) -> None:
         assert requests.get(f"{base}/health", headers={"Host": "any"}, timeout=30).json() == {"status": "ok"}
         assert requests.get(f"{base}/health/ready", timeout=30).json()["status"] == "ok"
         assert requests.get(f"{base}/", headers=forged, timeout=30).json()["admin"] == "http://localhost/admin/"
+        # As docs/deploying.md says of heads that are too large: the app never sees them.
+        refused = requests.get(f"{base}/health", headers={f"X-{at}": "1" for at in range(120)}, timeout=30)
+        assert (refused.status_code, refused.content) == (431, b"")
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=30) == 0
     assert (tmp_path / "stored").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from images.exceptions import ProviderModelUnavailable
 from images.providers import Deadline, ImageProvider
 from images.services import provider_status
 from images.services.diagnostics import Finding
+from tests.fakes.certificates import loopback_certificate
 from tests.fakes.doctor import GEMINI_KEY, OPENAI_KEY, Configure, findings
 from tests.fakes.provider_server import ProviderServer
 
@@ -38,6 +40,28 @@ def test_one_question_that_costs_nothing_is_sent_with_the_key(
     assert (request.method, request.path.partition("?")[0]) == ("GET", path)
     sent_keys = {request.headers.get("authorization"), request.headers.get("x-goog-api-key")}
     assert sent_keys & {f"Bearer {OPENAI_KEY}", GEMINI_KEY}
+
+
+@pytest.mark.parametrize(("provider", "setting"), [("openai", "OPENAI_BASE_URL"), ("gemini", "GEMINI_API_BASE_URL")])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://no-such-host.invalid/v1", "name could not be looked up"),
+        ("http://127.0.0.1:{closed}/v1", "the connection was refused"),
+        ("https://127.0.0.1:{tls}/v1", "certificate was not accepted"),
+    ],
+)
+def test_a_provider_that_cannot_be_reached_says_why(
+    configure: Configure, tmp_path: Path, provider: str, setting: str, url: str, words: str
+) -> None:
+    with ProviderServer() as gone:
+        closed = gone.port
+    with ProviderServer(tls=loopback_certificate(tmp_path)[0]) as tls:
+        configure(PROVIDER=provider, **{setting: url.format(closed=closed, tls=tls.port)})
+        finding = the_finding()
+    assert finding.level == "broken"
+    assert words in finding.sentence
+    assert "base URL" in finding.next_step
 
 
 @pytest.mark.parametrize(
