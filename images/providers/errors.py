@@ -31,6 +31,8 @@ logger = logging.getLogger("images.providers")
 _OVERLOADED = {503, 529}
 _SECRETS = re.compile(r"\b(?:sk|key|Bearer)[-_ ][\w*.-]{8,}|\bAIza[\w-]{10,}")
 _MESSAGE_LENGTH = 200
+#: What both vendors say to an account without money. Google says it of rate limits, too, with a time to come back.
+_EMPTY_ACCOUNT = "check your plan and billing"
 
 # The codes with which vendors and gateways (Azure, LiteLLM, OpenRouter) reject the content. LiteLLM puts the vendor's
 # own error into a sentence.
@@ -40,10 +42,16 @@ _REJECTED = {
     "content_policy_violation",
     "content_filter",
     "content_filtered",
+    "contentFilter",
     "ContentPolicyViolationError",
     "ResponsibleAIPolicyViolation",
 }
-_REJECTED_IN_WORDS = ("rejected by the safety system", "rejected as a result of our safety system")
+_REJECTED_IN_WORDS = (
+    "rejected by the safety system",
+    "as a result of our safety system",
+    "content management policy",
+    "input was flagged",
+)
 _CODES: dict[type[ProviderFailure], set[str]] = {
     failures.ProviderQuotaExhausted: {
         "insufficient_quota",
@@ -114,6 +122,8 @@ def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[Provider
         special: The failure that the vendor's error code stands for, if it says more than the status.
     """
     failure = special or _by_status(refusal.status)
+    if failure is failures.ProviderRateLimited and _is_empty_account(refusal):
+        failure = failures.ProviderQuotaExhausted
     if failure is failures.ProviderRefusedRequest:
         _log(vendor, model, refusal)
     # Use the hint only if the same provider may be asked again: an exhausted daily quota comes with one, too.
@@ -122,6 +132,11 @@ def refused(vendor: Vendor, model: str, refusal: Refusal, special: type[Provider
     if failure is failures.ProviderModelUnavailable:
         sentence = _what_to_set_instead(vendor, model) or sentence
     return failure(sentence, retry_after=hint, request_id=safe_id(refusal.request_id))
+
+
+def _is_empty_account(refusal: Refusal) -> bool:
+    has_hint = refusal.retry_after is not None or "retryDelay" in refusal.message
+    return _EMPTY_ACCOUNT in refusal.message and not has_hint
 
 
 def by_words(*texts: object) -> type[ProviderFailure] | None:

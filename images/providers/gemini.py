@@ -176,7 +176,11 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
     def _without_image(self, content: Mapping[str, Any], request_id: str) -> ProviderFailure:
         reasons = {str(candidate.get("finishReason")) for candidate in mappings(content.get("candidates"))}
-        if mapping(content.get("promptFeedback")).get("blockReason") or reasons & _POLICY:
+        judged = [mapping(content.get("promptFeedback")), *mappings(content.get("candidates"))]
+        blocked = any(
+            rating.get("blocked") is True for one in judged for rating in mappings(one.get("safetyRatings"))
+        )
+        if blocked or judged[0].get("blockReason") or reasons & _POLICY:
             return rejected(self.vendor, request_id)
         return no_image(self.vendor, request_id)
 
@@ -283,9 +287,6 @@ def _special(refusal: Refusal, details: list[Mapping[str, Any]]) -> type[Provide
     if refusal.status == 400 and refusal.code == "FAILED_PRECONDITION":
         return failures.ProviderAuth
     if refusal.status == 429 and any("PerDay" in quota for quota in _quotas(details)):
-        return failures.ProviderQuotaExhausted
-    # An account without money gets the sentence of a rate limit, but is not told when to come back.
-    if refusal.status == 429 and refusal.retry_after is None and "check your plan and billing" in refusal.message:
         return failures.ProviderQuotaExhausted
     return None
 

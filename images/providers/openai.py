@@ -198,8 +198,11 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
     def _refused(self, body: Any, status: int, call: Call) -> ProviderFailure:
         error = mapping(body)
         words = [error.get("code"), error.get("type"), mapping(error.get("innererror")).get("code")]
-        message = message_of(body)
-        special = by_words(*words, message)
+        metadata = mapping(
+            error.get("metadata")
+        )  # OpenRouter's: what was flagged, or the vendor's own error as text.
+        message = " ".join(filter(None, (message_of(body), _text(metadata, "raw"))))
+        special = failures.ContentRejected if metadata.get("flagged_input") else by_words(*words, message)
         if error.get("param") == "model" and "invalid_value" in words:
             special = failures.ProviderModelUnavailable
         refusal = Refusal(
@@ -214,7 +217,9 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
     def _raise_reported(self, content: Mapping[str, Any], call: Call) -> None:
         """Raise the failure that an answer without an image reports although its status is 200, if there is one."""
         items = mappings(content.get("data"))
-        for error in (content.get("error"), *(item.get("error") for item in items)):
+        # Some servers put the error where the answer would be, without a name.
+        bare = content if "data" not in content and content.keys() & {"code", "message", "detail", "errors"} else None
+        for error in (content.get("error"), *(item.get("error") for item in items), bare):
             if error:
                 raise self._refused(error, _status_of(mapping(error)), call)
         if any(_is_moderated(item) for item in (content, *items)):

@@ -173,6 +173,20 @@ _WORDED: dict[str, tuple[int, Any]] = {
     "wrapped_refusal": (400, {"error": {"message": _WRAPPED % "moderation_blocked", "code": "400"}}),
     "wrapped_refusal_500": (500, {"error": {"message": _WRAPPED % "content_policy_violation", "type": None}}),
     "wrapped_quota": (429, {"error": {"message": _WRAPPED % "insufficient_quota", "code": "429"}}),
+    "azure_task": (400, {"error": {"code": "contentFilter", "message": "Your task failed."}}),
+    "azure_policy": (400, {"error": {"code": None, "message": "Filtered by the content management policy."}}),
+    "router_flagged": (
+        403,
+        {"error": {"code": 403, "message": "No.", "metadata": {"reasons": ["hate"], "flagged_input": "x"}}},
+    ),
+    "router_words": (403, {"error": {"code": 403, "message": "It requires moderation and your input was flagged."}}),
+    "router_raw": (
+        400,
+        {"error": {"message": "Provider returned error", "metadata": {"raw": _WRAPPED % "moderation_blocked"}}},
+    ),
+    "bare_rate": (200, {"code": 429, "message": "Slow down."}),
+    "bare_moderation": (200, {"code": "moderation_blocked", "message": "No."}),
+    "bare_detail": (200, {"detail": "Something is wrong."}),
     "detail": (400, {"detail": "size 1536x864 is not supported"}),
     "error_text": (400, {"error": "size 1536x864 is not supported"}),
     "error_list": (400, [{"msg": "size 1536x864 is not supported"}]),
@@ -248,6 +262,9 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
         with_images(wish, base64.urlsafe_b64encode(wish.image()).decode().rstrip("="))
     ),
     "base64_lines": lambda wish: _json(with_images(wish, base64.encodebytes(wish.image()).decode())),
+    "blocked_rating": lambda wish: _json(
+        gemini(None, "OTHER", safetyRatings=[{"category": "HARM_CATEGORY_HARASSMENT", "blocked": True}])
+    ),
     "multi": lambda wish: _json(with_images(wish, wish.image(), *[picture("png", 32, 32)] * 2)),
     "thought_first": lambda wish: _json(_draft_first(wish)),
     "url": lambda wish: _json({"created": 1, "data": [{"url": f"{wish.files_url}/{wish.width}x{wish.height}.png"}]}),

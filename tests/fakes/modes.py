@@ -34,6 +34,12 @@ _CONTENT = {
     "content_policy_legacy": "OpenAI: content_policy_violation",
     "azure_filter": "Azure's refusal: 400 content_filter",
     "azure_flags": "Azure's refusal inside a 200: content_filter_results",
+    "azure_task": "Azure's refusal of a task: 400 contentFilter",
+    "azure_policy": "Azure's refusal without a code",
+    "router_flagged": "OpenRouter's refusal: 403 with flagged_input",
+    "router_words": "OpenRouter's refusal without metadata",
+    "router_raw": "OpenRouter's 400 with the vendor's refusal as text",
+    "blocked_rating": "Gemini's refusal: a safety rating that says blocked",
     "flagged": "a gateway's refusal inside a 200: flagged",
     "wrapped_refusal": "LiteLLM's refusal: the vendor's error inside a sentence",
     "wrapped_refusal_500": "the same with status 500",
@@ -88,6 +94,9 @@ _ERRORS = {
     "reported_quota": "200 with an error inside: insufficient_quota",
     "reported_key": "200 with an error inside: invalid_api_key",
     "reported_model": "200 with an error inside: model_not_found",
+    "bare_rate": "200 with an error without a name around it: 429",
+    "bare_moderation": "the same: moderation_blocked",
+    "bare_detail": "the same: detail",
     "reported_unknown": "200 with an error inside that says nothing",
 }
 

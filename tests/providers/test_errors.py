@@ -68,6 +68,10 @@ REPORTED: dict[str, Failure] = {
     "wrapped_refusal": failures.ContentRejected,
     "wrapped_refusal_500": failures.ContentRejected,
     "wrapped_quota": failures.ProviderQuotaExhausted,
+    "no_plan": failures.ProviderQuotaExhausted,
+    "azure_task": failures.ContentRejected,
+    "azure_policy": failures.ContentRejected,
+    "router_words": failures.ContentRejected,
     "detail": failures.ProviderRefusedRequest,
 }
 DELIVERY: dict[str, Failure] = {
@@ -94,11 +98,16 @@ ONLY_OPENAI: dict[str, Failure] = {
     "odd_items": failures.ProviderNoImage,
     "azure_flags": failures.ContentRejected,
     "flagged": failures.ContentRejected,
+    "router_flagged": failures.ContentRejected,
+    "router_raw": failures.ContentRejected,
+    "bare_rate": failures.ProviderRateLimited,
+    "bare_moderation": failures.ContentRejected,
+    "bare_detail": failures.ProviderError,
 }
 ONLY_GEMINI: dict[str, Failure] = {
     "bad_key": failures.ProviderAuth,
     "location": failures.ProviderAuth,
-    "no_plan": failures.ProviderQuotaExhausted,
+    "blocked_rating": failures.ContentRejected,
     "no_image": failures.ProviderNoImage,
     "image_other": failures.ProviderNoImage,
     "text_only": failures.ProviderNoImage,
