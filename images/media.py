@@ -14,10 +14,12 @@ import logging
 import os
 import re
 import stat
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import IO, Protocol
 from urllib.parse import quote
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.core.files.storage import Storage
 from django.db import transaction
@@ -115,6 +117,16 @@ class _FileResponse(FileResponse):
     """Streams a part of a file, or lets the server send it: Django hands a file to `wsgi.file_wrapper`."""
 
     block_size = BLOCK_SIZE
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The blocks under ASGI, each read in a thread. Django would read the whole file at once, with a warning."""
+        if self.is_async:  # a middleware has replaced the content
+            async for block in super().__aiter__():
+                yield block
+            return
+        blocks = iter(self)
+        while block := await sync_to_async(next, thread_sensitive=False)(blocks, b""):
+            yield block
 
 
 @csrf_exempt  # it only reads: what is neither GET nor HEAD is a 405, with or without a cookie

@@ -11,8 +11,9 @@ from django.conf import settings
 from django.core.files.storage import Storage, storages
 from django.db import models, router
 from django.db.models.deletion import Collector
+from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest
-from django.urls import get_script_prefix, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -40,12 +41,14 @@ def absolute_url(path: str, request: HttpRequest | None = None) -> str:
     """The public URL of `path`.
 
     Args:
-        path: A path on this server, with a leading slash, as `reverse` returns it.
+        path: A path on this server, with a leading slash, as `reverse` returns it. An address is returned unchanged.
         request: Supplies scheme and host if `PUBLIC_URL` is not set.
 
     Returns:
         An absolute URL, or `path` itself if neither `PUBLIC_URL` nor a request is known.
     """
+    if "://" in path:
+        return path
     base = conf.public_url
     if not base:
         return request.build_absolute_uri(path) if request else path
@@ -54,6 +57,45 @@ def absolute_url(path: str, request: HttpRequest | None = None) -> str:
     if prefix and get_script_prefix() == f"/{prefix}/":  # `reverse` has put FORCE_SCRIPT_NAME there already
         return f"{scheme}://{host}{path}"
     return base + path
+
+
+def media_path(name: str) -> str:
+    """The path under which the app serves the file `name`; without the app's URLs the storage's address, or ""."""
+    try:
+        return reverse("images:media", kwargs={"path": name.partition("/")[2]})
+    except NoReverseMatch:
+        pass
+    try:
+        url = str(image_storage().url(name))
+    except (NotImplementedError, ValueError):
+        return ""
+    return url if url.startswith(("/", "http://", "https://")) else ""
+
+
+class ImageFieldFile(FieldFile):
+    """The file of an image. Its `url` is the app's: a storage knows only `MEDIA_URL`."""
+
+    @property
+    def url(self) -> str:
+        """The file's address as `GeneratedImage.public_url()` gives it.
+
+        Raises:
+            ValueError: There is no file, or nothing serves it.
+        """
+        path = media_path(self.name) if self.name else ""
+        if not path:
+            raise ValueError("This image has no file, or nothing serves it.")
+        return absolute_url(path)
+
+
+class ImageFileField(IdentityFileField):
+    """A file field whose files have the app's addresses; for migrations it is its parent."""
+
+    attr_class = ImageFieldFile
+
+    def deconstruct(self) -> tuple[str, str, Any, Any]:
+        name, _path, args, kwargs = super().deconstruct()
+        return name, "images.fields.IdentityFileField", args, kwargs
 
 
 def upload_to(instance: GeneratedImage, filename: str) -> str:
@@ -140,7 +182,7 @@ class GeneratedImage(models.Model):
         editable=False,
         help_text=_("Known before the provider is asked, so that a file can always be matched with its row."),
     )
-    file = IdentityFileField(
+    file = ImageFileField(
         _("file"), upload_to=upload_to, storage=image_storage, max_length=420, blank=True, db_index=True
     )
     mime_type = models.CharField(_("type"), max_length=32, blank=True)
@@ -257,10 +299,13 @@ class GeneratedImage(models.Model):
         return self.status == Status.READY and bool(self.file)
 
     def get_absolute_url(self) -> str:
-        """The picture's path on this server, or "" while there is none."""
+        """The picture's path on this server, or "" while there is none.
+
+        If the project includes none of the app's URLs it is the storage's own address, or "" if that has none.
+        """
         if not self.is_ready:
             return ""
-        return reverse("images:media", kwargs={"path": self.file_name.partition("/")[2]})
+        return media_path(self.file_name)
 
     def public_url(self, request: HttpRequest | None = None) -> str:
         """The picture's address: absolute if `PUBLIC_URL` is set or a request is given, otherwise a path.

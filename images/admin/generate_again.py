@@ -83,7 +83,7 @@ class GenerateAgain(AdminBase):
             "deadline": round(conf.deadline),
             "providers": ", ".join(conf.providers),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/images/generate_again.html", context)
 
     def again_address(self, ids: Sequence[Any]) -> str:

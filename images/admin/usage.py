@@ -93,7 +93,7 @@ class Usage(AdminBase):
             "promised_seconds": number_format(PROMISED_MS // 1000),
             **_tables(usage_report(images, days)),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/images/usage.html", context)
 
 

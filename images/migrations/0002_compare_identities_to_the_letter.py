@@ -17,7 +17,8 @@ class AlterFieldOnMySQL(migrations.AlterField):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('images', '0001_initial'),
+        # A host may give the app another label.
+        (images.models.GeneratedImage._meta.app_label, '0001_initial'),
     ]
 
     operations = [

@@ -119,6 +119,7 @@ _URLS_MISSING = {"images.W016"}
 _ELSEWHERE = _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
 
 _SESSION = ("Session cookies also travel over plain http.", "Set SESSION_COOKIE_SECURE = True.")
+_NO_HOSTS = "ALLOWED_HOSTS is empty: the server refuses every request."
 _HOSTS_STEP = "Set ALLOWED_HOSTS to the host names that this server answers to."
 #: Django's deployment checks that matter here: what is wrong, and what to do about it.
 _SECURITY_CHECKS = {
@@ -130,7 +131,7 @@ _SECURITY_CHECKS = {
         "DEBUG is on: error pages show settings and source code to every visitor.",
         "Unset DEBUG, unless this is a machine that only you can reach.",
     ),
-    "security.W020": ("ALLOWED_HOSTS is empty: the server refuses every request.", _HOSTS_STEP),
+    "security.W020": (_NO_HOSTS, _HOSTS_STEP),
 }
 #: Further ones, if PUBLIC_URL is https.
 _COOKIE_CHECKS = {
@@ -171,6 +172,8 @@ def examine_security() -> Iterator[Finding]:
         for message in run_checks(tags=["security"], include_deployment_checks=True)
         if message.id in known and not message.is_silenced()
     ]
+    if settings.DEBUG:  # Django then lets localhost in
+        found = [finding for finding in found if finding.sentence != _NO_HOSTS]
     if "*" in settings.ALLOWED_HOSTS:
         sentence = "ALLOWED_HOSTS contains '*': a caller can make this server build addresses with any host name."
         found.append(attention(SECURITY, sentence, _HOSTS_STEP))

@@ -67,6 +67,11 @@ def test_settings_of_django(configure: Configure, settings: Settings, name: str,
     assert words in finding.sentence
 
 
+def test_no_hosts_are_fine_while_debug_lets_localhost_in(configure: Configure, settings: Settings) -> None:
+    settings.ALLOWED_HOSTS, settings.DEBUG = [], True
+    assert [finding.sentence.partition(":")[0] for finding in problems("Security")] == ["DEBUG is on"]
+
+
 def test_cookies_are_nobodys_concern_over_plain_http(configure: Configure, settings: Settings) -> None:
     configure(PUBLIC_URL="http://localhost:8000")
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
