@@ -1,5 +1,7 @@
 """Ids, keys and file names are compared to the letter on MariaDB and MySQL. On other databases nothing is done."""
 
+from typing import Any
+
 from django.db import migrations
 
 import images.fields
@@ -9,7 +11,7 @@ import images.models
 class AlterFieldOnMySQL(migrations.AlterField):
     """Other databases compare to the letter by themselves."""
 
-    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if schema_editor.connection.vendor == "mysql":
             super().database_forwards(app_label, schema_editor, from_state, to_state)
 
