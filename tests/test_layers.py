@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"providers", "storage"},
     {"services"},
     {"queues"},
-    {"api", "admin", "management", "tasks", "media", "checks", "health", "metrics"},
+    {"api", "admin", "management", "tasks", "media", "checks", "metrics"},
     {"urls", "apps", "testing", "conformance"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -72,6 +72,10 @@ def test_a_part_does_not_know_what_it_must_not(part: str, forbidden: tuple[str, 
     for path in [base] if base.is_file() else sorted(base.rglob("*.py")):
         for name in imported(path):
             assert not name.startswith(forbidden), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_every_part_that_has_a_layer_exists() -> None:
+    assert set(LEVEL) <= {top(path) for path in MODULES}
 
 
 def test_the_test_sees_relative_imports() -> None:
