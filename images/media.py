@@ -125,7 +125,8 @@ class _FileResponse(FileResponse):
                 yield block
             return
         blocks = iter(self)
-        while block := await sync_to_async(next, thread_sensitive=False)(blocks, b""):
+        read = sync_to_async(lambda: next(blocks, b""), thread_sensitive=False)
+        while block := await read():
             yield block
 
 
