@@ -24,7 +24,7 @@ logger = logging.getLogger("images")
 #: A concurrent removal may take a folder between its making and the first file in it; never this often in a row.
 _FOLDER_TRIES = 10
 
-#: Why a file could not be linked, where it can be copied.
+#: Errors of linking a file that copying can avoid.
 _COPY_INSTEAD = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 FULL = "The disk is full. The operator has to make room under the media root (STORAGE_ROOT)."

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus (extra `[metrics]`), where `IMAGE_METRICS` is on; otherwise nothing here is imported.
+"""Metrics for Prometheus (extra `[metrics]`), if `IMAGE_METRICS` is on; otherwise nothing here is imported.
 
 What happened is counted in the process in which it happened, as the app's signals tell it. What is under way is read
 from the database when Prometheus asks: that is right across processes and machines, and no killed process leaves its
@@ -93,7 +93,7 @@ def _count(image: GeneratedImage, outcome: str) -> None:
 
 
 def _under_way() -> Iterator[Any]:
-    """Ask the database; nothing where it does not answer."""
+    """Ask the database; nothing if it does not answer."""
     pending = rows().in_status(Status.PENDING)
     waiting = Q(started_at__isnull=True)
     try:
@@ -120,7 +120,7 @@ class _Everything:
     """What was counted, by all processes that share a `PROMETHEUS_MULTIPROC_DIR` if any do, and what is under way."""
 
     def describe(self) -> list[Any]:
-        """Nothing: nobody else registers these."""
+        """Nothing, since no other collector registers these."""
         return []
 
     def collect(self) -> Iterator[Any]:
@@ -138,7 +138,7 @@ _exposed.register(cast("Any", _Everything()))
 
 
 class SeesAll(BasePermission):
-    """Staff and trusted networks: whoever sees all images may see how many there are."""
+    """Staff and trusted networks: callers who see all images may see the metrics, too."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Whether the caller is one of them."""

@@ -1,5 +1,4 @@
-"""Signals for other apps. Each is sent after the database has committed; a receiver that fails is logged and
-hurts nobody."""
+"""Signals for other apps, sent after the database has committed. A receiver that fails is logged and does no harm."""
 
 from django.dispatch import Signal
 

@@ -169,7 +169,7 @@ def _storage_errors(action: str, name: str, otherwise: str) -> Iterator[None]:
 
 
 def _sentence(err: Exception) -> str:
-    """What a person can do about `err`; "" where nothing is known."""
+    """What a person can do about `err`; "" if nothing is known."""
     return _SENTENCES.get(err.errno or 0, "") if isinstance(err, OSError) else ""
 
 
@@ -356,7 +356,7 @@ def read_file_name(name: str) -> tuple[str, datetime] | None:
         name: Of a file, with or without its folders.
 
     Returns:
-        The word in front, whatever it is, and the moment in UTC; `None` where the name is of another kind.
+        The word in front, whatever it is, and the moment in UTC; `None` if the name is of another kind.
     """
     found = _TELLING_NAME.fullmatch(name.rpartition("/")[2].partition(".")[0])
     return (found["variant"], _EPOCH + timedelta(milliseconds=int(found["milliseconds"]))) if found else None

@@ -1,4 +1,4 @@
-"""One body for every error that reaches the API, whoever raised it."""
+"""One body for every error that reaches the API, whatever raised it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The REST API: thin adapters over `images.services`.
 
 The host project may have DRF defaults of its own (authentication, permissions, renderers, an exception
-handler, versioning, throttles). The contract must hold all the same, so nothing is left to the defaults.
+handler, versioning, throttles). The contract must hold regardless, so nothing is left to the defaults.
 """
 
 from __future__ import annotations

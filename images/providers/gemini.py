@@ -116,7 +116,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         )
 
     def build(self, request: ImageRequest) -> dict[str, Any]:
-        """The arguments of `models.generate_content`, but for the timeout."""
+        """The arguments of `models.generate_content`, except the timeout."""
         width, height = request.aspect_ratio
         image_config = {"aspect_ratio": f"{width}:{height}"}
         if self.options.get("image_size"):

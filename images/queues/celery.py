@@ -27,7 +27,7 @@ TASK = "images.generate_image"
 #: Seconds after a generation's deadline when Celery interrupts the worker's process (the soft limit), and when it
 #: kills it. The deadline is kept without Celery's help.
 SOFT_GRACE, GRACE = 10, 20
-#: How publishing is repeated where the broker does not answer: about a second in all.
+#: How publishing is retried if the broker does not answer: about a second in all.
 RETRY_POLICY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
 
@@ -85,13 +85,13 @@ def enqueue(image_id: str) -> None:
         image_id: The row's primary key.
 
     Raises:
-        Exception: kombu's or the broker client's own, where the broker did not take it.
+        Exception: kombu's or the broker client's own, if the broker did not accept it.
     """
     generate_task.apply_async(args=[image_id], retry=True, retry_policy=RETRY_POLICY)
 
 
 def count_workers() -> int | None:
-    """How many workers answer within two seconds; `None` where the broker does not."""
+    """How many workers answer within two seconds; `None` if the broker does not."""
     try:
         with current_app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)

@@ -1,4 +1,4 @@
-"""Deleting an image and its file: safe to repeat, and nothing is left behind whichever way the row goes."""
+"""Deleting an image and its file: safe to repeat, and no file is left behind however the row is deleted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _remove_file(image: GeneratedImage) -> None:
 
 
 def _after_delete(instance: GeneratedImage, using: str, origin: Any = None, **_: Any) -> None:
-    """Remove the file of a row that is gone, whichever way it went: admin, queryset, cascade.
+    """Remove the file of a row that was deleted in any way: admin, queryset, cascade.
 
     Args:
         instance: The row as the database held it.

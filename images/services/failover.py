@@ -1,4 +1,4 @@
-"""The configured providers in turn under one deadline: who is asked, how often, and who is asked next."""
+"""The configured providers in turn under one deadline: which is asked, how often, and which is next."""
 
 from __future__ import annotations
 

@@ -10,6 +10,6 @@ from ..media import serve
 app_name = "images"
 
 urlpatterns = [
-    # Whatever follows, line breaks included, is answered by the view: its 404 is one that nobody caches.
+    # Whatever follows, line breaks included, is answered by the view: its 404 is never cached.
     re_path(r"^media/draft-images/(?P<path>[\s\S]*)\Z", non_atomic(serve), name="media"),
 ]

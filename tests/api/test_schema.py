@@ -1,4 +1,4 @@
-"""The OpenAPI schema: valid by somebody else's judgement, and it holds the whole contract."""
+"""The OpenAPI schema: valid by an independent validator, and it holds the whole contract."""
 
 from __future__ import annotations
 

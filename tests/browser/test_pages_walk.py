@@ -103,7 +103,7 @@ def test_errors_leave_the_page_whole(walker: Walker, fake_provider: FakeProvider
 
 
 def test_a_session_alone_does_not_spend_money(walker: Walker, fake_provider: FakeProvider) -> None:
-    """Somebody else's page could make the browser send it: the token against that must come along."""
+    """A page of another site could make the browser send it: the token against that must come along."""
     walker.go(API)
     status = walker.page.evaluate(
         """async (body) => {

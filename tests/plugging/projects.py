@@ -50,7 +50,7 @@ def plug_in_section() -> PlugInSection:
 
 @dataclass(frozen=True)
 class Host:
-    """A project of somebody else's.
+    """A host project.
 
     Attributes:
         folder: Where its `manage.py` is.

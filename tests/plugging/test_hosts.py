@@ -1,4 +1,4 @@
-"""The app in somebody else's project: it works whatever that project has set, and changes nothing there."""
+"""The app in a host project: it works whatever the project has set, and changes nothing there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chain of two providers under one deadline: the real SDKs against two scripted servers."""
+"""Failover between two providers under one deadline: the real SDKs against two scripted servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-class Chain(NamedTuple):
+class Providers(NamedTuple):
     """Gemini is asked first, then OpenAI."""
 
     gemini: ProviderServer
@@ -45,7 +45,7 @@ class Chain(NamedTuple):
 
 
 @pytest.fixture
-def providers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
+def providers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Providers]:
     monkeypatch.setattr(failover, "BACKOFF", 0.01)
     with ProviderServer() as gemini, ProviderServer() as openai:
         settings.IMAGES = {
@@ -56,7 +56,7 @@ def providers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
             "OPENAI_BASE_URL": f"{openai.url}/v1",
             "DEADLINE": 20,
         }
-        yield Chain(gemini, openai, settings)
+        yield Providers(gemini, openai, settings)
 
 
 def codes(image: GeneratedImage | None = None) -> list[tuple[str, str]]:
@@ -64,7 +64,7 @@ def codes(image: GeneratedImage | None = None) -> list[tuple[str, str]]:
     return [(attempt["provider"], attempt["code"]) for attempt in image.attempts]
 
 
-def test_the_first_paints_where_it_can(providers: Chain) -> None:
+def test_the_first_generates_if_it_can(providers: Providers) -> None:
     image = generate_image(**WANTED)
     assert (image.provider, image.model) == ("gemini", "gemini-nano-banana-2.1")
     assert providers.paid_calls() == (1, 0)
@@ -89,8 +89,8 @@ def test_the_first_paints_where_it_can(providers: Chain) -> None:
         ("truncated_image", "provider_bad_image"),
     ],
 )
-def test_the_second_paints_where_the_first_failed_and_the_answer_says_so(
-    providers: Chain, mode: str, code: str
+def test_the_second_generates_if_the_first_failed_and_the_answer_says_so(
+    providers: Providers, mode: str, code: str
 ) -> None:
     providers.gemini.script(mode)
     image = generate_image(**WANTED)
@@ -112,7 +112,7 @@ def test_the_second_paints_where_the_first_failed_and_the_answer_says_so(
     ],
 )
 def test_what_is_no_image_is_called_by_name_in_sentence_and_log(
-    providers: Chain, caplog: pytest.LogCaptureFixture, alias: str, mode: str, words: str
+    providers: Providers, caplog: pytest.LogCaptureFixture, alias: str, mode: str, words: str
 ) -> None:
     providers.configure(PROVIDER=alias)
     getattr(providers, alias).script(mode)
@@ -125,7 +125,7 @@ def test_what_is_no_image_is_called_by_name_in_sentence_and_log(
 
 
 @pytest.mark.parametrize("mode", ["content_policy", "safety_block"])
-def test_a_refusal_of_the_content_is_never_taken_elsewhere(providers: Chain, mode: str) -> None:
+def test_a_refusal_of_the_content_is_never_taken_elsewhere(providers: Providers, mode: str) -> None:
     providers.gemini.script(mode)
     with pytest.raises(ContentRejected):
         generate_image(**WANTED)
@@ -134,7 +134,9 @@ def test_a_refusal_of_the_content_is_never_taken_elsewhere(providers: Chain, mod
 
 @pytest.mark.parametrize("order", ["gemini,openai", "openai,gemini"])
 @pytest.mark.parametrize("mode", ["http_400", "http_413", "http_422", "detail", "error_plain"])
-def test_the_second_is_asked_if_the_first_did_not_accept_the_request(providers: Chain, order: str, mode: str) -> None:
+def test_the_second_is_asked_if_the_first_did_not_accept_the_request(
+    providers: Providers, order: str, mode: str
+) -> None:
     first, second = order.split(",")
     providers.configure(PROVIDER=order, FAILOVER_AFTER_BILLING=False)  # nothing was billed, so the switch is silent
     getattr(providers, first).script(mode)
@@ -144,7 +146,9 @@ def test_the_second_is_asked_if_the_first_did_not_accept_the_request(providers: 
 
 
 @pytest.mark.parametrize("provider", ["gemini", "openai"])
-def test_a_request_that_the_only_provider_did_not_accept_is_not_retryable(providers: Chain, provider: str) -> None:
+def test_a_request_that_the_only_provider_did_not_accept_is_not_retryable(
+    providers: Providers, provider: str
+) -> None:
     providers.configure(PROVIDER=provider)
     getattr(providers, provider).script("http_400")
     with pytest.raises(ProviderRefusedRequest) as failure:
@@ -153,7 +157,7 @@ def test_a_request_that_the_only_provider_did_not_accept_is_not_retryable(provid
     assert sum(providers.paid_calls()) == 1
 
 
-def test_a_request_that_no_provider_accepted_is_not_retryable(providers: Chain) -> None:
+def test_a_request_that_no_provider_accepted_is_not_retryable(providers: Providers) -> None:
     providers.gemini.script("http_400")
     providers.openai.script("http_400")
     with pytest.raises(ProviderRefusedRequest) as failure:
@@ -162,7 +166,7 @@ def test_a_request_that_no_provider_accepted_is_not_retryable(providers: Chain) 
     assert providers.paid_calls() == (1, 1)
 
 
-def test_a_refusal_of_the_content_by_the_second_ends_it_too(providers: Chain) -> None:
+def test_a_refusal_of_the_content_by_the_second_ends_it_too(providers: Providers) -> None:
     providers.gemini.script("http_400")
     providers.openai.script("content_policy")
     with pytest.raises(ContentRejected):
@@ -170,7 +174,7 @@ def test_a_refusal_of_the_content_by_the_second_ends_it_too(providers: Chain) ->
 
 
 @pytest.mark.parametrize("mode", ["hang", "hang_body", "drip_headers", "slow_drip"])
-def test_a_first_provider_that_hangs_or_drips_leaves_the_second_its_half(providers: Chain, mode: str) -> None:
+def test_a_first_provider_that_hangs_or_drips_leaves_the_second_its_half(providers: Providers, mode: str) -> None:
     providers.configure(DEADLINE=5)
     providers.gemini.script(mode)
     image = generate_image(**WANTED)
@@ -178,7 +182,7 @@ def test_a_first_provider_that_hangs_or_drips_leaves_the_second_its_half(provide
     assert image.attempts[0]["ms"] < 5000
 
 
-def test_where_both_hang_the_one_deadline_ends_it(providers: Chain) -> None:
+def test_if_both_hang_the_one_deadline_ends_it(providers: Providers) -> None:
     providers.configure(DEADLINE=1)
     providers.gemini.script("hang")
     providers.openai.script("hang")
@@ -191,7 +195,7 @@ def test_where_both_hang_the_one_deadline_ends_it(providers: Chain) -> None:
 
 class TestBilling:
     @pytest.mark.parametrize("mode", ["http_500", "reset", "no_image", "svg", "garbage"])
-    def test_the_switch_ends_failover_if_the_first_may_have_billed(self, providers: Chain, mode: str) -> None:
+    def test_the_switch_ends_failover_if_the_first_may_have_billed(self, providers: Providers, mode: str) -> None:
         providers.configure(FAILOVER_AFTER_BILLING=False)
         providers.gemini.script(mode)
         with pytest.raises(ProviderFailure):
@@ -199,7 +203,7 @@ class TestBilling:
         assert providers.paid_calls() == (1, 0)
 
     @pytest.mark.parametrize("mode", ["http_401", "http_404", "quota", "http_503"])
-    def test_the_switch_leaves_failures_alone_that_cost_nothing(self, providers: Chain, mode: str) -> None:
+    def test_the_switch_leaves_failures_alone_that_cost_nothing(self, providers: Providers, mode: str) -> None:
         providers.configure(FAILOVER_AFTER_BILLING=False)
         providers.gemini.script(*[mode] * 3)
         assert generate_image(**WANTED).provider == "openai"
@@ -207,7 +211,7 @@ class TestBilling:
     @pytest.mark.parametrize(
         "mode", ["http_500", "http_502", "http_409", "http_408", "reset", "close", "truncated_body", "garbage", "svg"]
     )
-    def test_no_provider_is_asked_twice_after_it_may_have_billed(self, providers: Chain, mode: str) -> None:
+    def test_no_provider_is_asked_twice_after_it_may_have_billed(self, providers: Providers, mode: str) -> None:
         providers.configure(PROVIDER="openai")
         providers.openai.script(mode)
         with pytest.raises(ProviderFailure):
@@ -218,7 +222,7 @@ class TestBilling:
 @pytest.mark.parametrize(
     "backend", ["no.such.module.Provider", "tests.fakes.providers.png", "tests.fakes.providers.FakeBackend"]
 )
-def test_a_provider_that_cannot_be_loaded_is_passed_over(providers: Chain, backend: str) -> None:
+def test_a_provider_that_cannot_be_loaded_is_passed_over(providers: Providers, backend: str) -> None:
     """No such module; not a provider; a provider that does not start without an option."""
     providers.configure(PROVIDER="broken,openai", PROVIDERS={"broken": backend})
     image = generate_image(**WANTED)
@@ -237,7 +241,7 @@ class TellsItsKey(ImageProvider):
 
 
 def test_what_a_provider_says_as_it_fails_to_load_is_not_logged(
-    providers: Chain, caplog: pytest.LogCaptureFixture
+    providers: Providers, caplog: pytest.LogCaptureFixture
 ) -> None:
     entry = {"BACKEND": f"{__name__}.TellsItsKey", "OPTIONS": {"api_key": "sk-secret-key"}}
     providers.configure(PROVIDER="telling,openai", PROVIDERS={"telling": entry})
@@ -251,7 +255,7 @@ class TestUsage:
 
     @pytest.mark.parametrize("order", ["gemini,openai", "openai,gemini"])
     @pytest.mark.parametrize("mode", ["cost_no_image", "cost_reported", "cost_base64", "cost_svg"])
-    def test_of_an_attempt_that_failed_is_kept(self, providers: Chain, order: str, mode: str) -> None:
+    def test_of_an_attempt_that_failed_is_kept(self, providers: Providers, order: str, mode: str) -> None:
         first, second = order.split(",")
         providers.configure(PROVIDER=order)
         getattr(providers, first).script(mode)
@@ -263,14 +267,14 @@ class TestUsage:
         assert image.usage == COST
 
     @pytest.mark.parametrize("provider", ["gemini", "openai"])
-    def test_of_content_that_was_rejected_is_kept(self, providers: Chain, provider: str) -> None:
+    def test_of_content_that_was_rejected_is_kept(self, providers: Providers, provider: str) -> None:
         providers.configure(PROVIDER=provider)
         getattr(providers, provider).script("cost_flagged")
         with pytest.raises(ContentRejected):
             generate_image(**WANTED)
         assert [attempt["usage"] for attempt in GeneratedImage.objects.get().attempts] == [COST]
 
-    def test_of_a_file_that_could_not_be_fetched_is_kept(self, providers: Chain) -> None:
+    def test_of_a_file_that_could_not_be_fetched_is_kept(self, providers: Providers) -> None:
         providers.configure(PROVIDER="openai", FETCH_ALLOWED_HOSTS=["127.0.0.1"])
         providers.openai.script("cost_url")
         providers.openai.script_files("http_404")
@@ -279,7 +283,7 @@ class TestUsage:
         assert [attempt["usage"] for attempt in GeneratedImage.objects.get().attempts] == [COST]
 
     def test_of_a_picture_that_could_not_be_stored_is_kept(
-        self, providers: Chain, monkeypatch: pytest.MonkeyPatch
+        self, providers: Providers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         providers.gemini.script("cost")
         fail = lambda *_: (_ for _ in ()).throw(StorageError())  # noqa: E731
@@ -289,14 +293,14 @@ class TestUsage:
         image = GeneratedImage.objects.get()
         assert [(attempt["code"], attempt["usage"]) for attempt in image.attempts] == [("ok", COST)]
 
-    def test_that_is_missing_stays_unknown(self, providers: Chain) -> None:
+    def test_that_is_missing_stays_unknown(self, providers: Providers) -> None:
         providers.gemini.script("http_500")
         image = generate_image(**WANTED)
         assert image.attempts[0]["usage"] is None
 
 
 class TestRetries:
-    def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_the_row(self, providers: Chain) -> None:
+    def test_an_overloaded_provider_is_asked_again_and_every_try_is_on_the_row(self, providers: Providers) -> None:
         providers.gemini.script("http_503", "http_529")
         image = generate_image(**WANTED)
         assert codes(image) == [
@@ -305,17 +309,17 @@ class TestRetries:
             ("gemini", "ok"),
         ]
 
-    def test_after_three_tries_the_next_is_asked(self, providers: Chain) -> None:
+    def test_after_three_tries_the_next_is_asked(self, providers: Providers) -> None:
         providers.gemini.script(*["http_503"] * 5)
         assert generate_image(**WANTED).provider == "openai"
         assert providers.paid_calls() == (3, 1)
 
-    def test_a_refused_connection_is_tried_again_and_then_the_next(self, providers: Chain) -> None:
+    def test_a_refused_connection_is_tried_again_and_then_the_next(self, providers: Providers) -> None:
         providers.gemini.close()
         image = generate_image(**WANTED)
         assert codes(image) == [("gemini", "provider_unreachable")] * 3 + [("openai", "ok")]
 
-    def test_a_rate_limit_whose_pause_does_not_fit_goes_to_the_next_at_once(self, providers: Chain) -> None:
+    def test_a_rate_limit_whose_pause_does_not_fit_goes_to_the_next_at_once(self, providers: Providers) -> None:
         providers.configure(DEADLINE=6)  # the server says "in 2 seconds"; half of the first one's share is 1.5
         providers.gemini.script("http_429")
         started = time.monotonic()
@@ -323,14 +327,14 @@ class TestRetries:
         assert time.monotonic() - started < 2
         assert providers.paid_calls() == (1, 1)
 
-    def test_a_rate_limit_whose_pause_fits_is_waited_for(self, providers: Chain) -> None:
+    def test_a_rate_limit_whose_pause_fits_is_waited_for(self, providers: Providers) -> None:
         providers.configure(PROVIDER="gemini")
         providers.gemini.script("http_429")
         assert codes(generate_image(**WANTED)) == [("gemini", "provider_rate_limited"), ("gemini", "ok")]
 
 
 class TestWhatTheCallerIsTold:
-    def test_the_failure_after_which_asking_again_can_help(self, providers: Chain) -> None:
+    def test_the_failure_after_which_asking_again_can_help(self, providers: Providers) -> None:
         providers.configure(OPENAI_API_KEY="")
         providers.gemini.script("http_500")
         with pytest.raises(ImagesError) as told:
@@ -338,13 +342,13 @@ class TestWhatTheCallerIsTold:
         assert (told.value.code, told.value.retryable) == ("provider_error", True)
         assert codes() == [("gemini", "provider_error"), ("openai", "provider_not_configured")]
 
-    def test_a_refusal_by_the_second_outweighs_an_outage_of_the_first(self, providers: Chain) -> None:
+    def test_a_refusal_by_the_second_outweighs_an_outage_of_the_first(self, providers: Providers) -> None:
         providers.gemini.script("http_500")
         providers.openai.script("content_policy")
         with pytest.raises(ContentRejected):
             generate_image(**WANTED)
 
-    def test_no_key_shows_anywhere(self, providers: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    def test_no_key_shows_anywhere(self, providers: Providers, caplog: pytest.LogCaptureFixture) -> None:
         providers.gemini.script("http_401")
         providers.openai.script("http_401")
         with caplog.at_level("DEBUG"), pytest.raises(ImagesError) as told:

@@ -214,7 +214,7 @@ def test_the_list_of_deprecations_speaks_too_if_the_vendor_cannot_be_asked(
 
 
 class Wayward(ImageProvider):
-    """A provider of somebody else's, with a fault."""
+    """A third-party provider with a fault."""
 
     def call(self, payload: Any, deadline: Deadline) -> bytes:
         return b""

@@ -1,1 +1,1 @@
-"""An app of somebody else's project, copied into the projects that the tests make."""
+"""An app of a host project, copied into the projects that the tests make."""
