@@ -86,7 +86,7 @@ async def _fetch(path: str) -> None:
     assert b"".join([block async for block in response]) == DATA
     response.close()
     scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")], "query_string": b""}
-    server = ApplicationCommunicator(get_asgi_application(), scope)
+    server: Any = ApplicationCommunicator(get_asgi_application(), scope)  # type: ignore[no-untyped-call]
     await server.send_input({"type": "http.request", "body": b""})
     assert (await server.receive_output(5))["status"] == 200
     blocks = []

@@ -155,8 +155,8 @@ def test_an_unforeseen_error_says_it_too(
     def fail(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    target: Any = (GenerationRun, "_describe") if after_paying else (storage, "check_space")
-    monkeypatch.setattr(*target, fail)
+    owner, name = (GenerationRun, "_describe") if after_paying else (storage, "check_space")
+    monkeypatch.setattr(owner, name, fail)
     answer = api.post("/api/images/generate", BODY, format="json")
     body = answer.json()
     assert (answer.status_code, body["code"], body.get("mayHaveBilled")) == (500, "internal_error", billed)
