@@ -153,9 +153,9 @@ def _admin_pages(user: Any, image_id: Any) -> dict[str, int]:
         return {}
     client = Client(SERVER_NAME="127.0.0.1")
     client.force_login(user)
-    views: dict[str, list[Any]] = dict.fromkeys(("changelist", "gallery", "ledger", "again"), [])
+    views: dict[str, list[Any]] = {view: [] for view in ("changelist", "gallery", "ledger", "again")}
     if image_id:
-        views |= dict.fromkeys(("change", "preview", "delete", "history"), [image_id])
+        views |= {view: [image_id] for view in ("change", "preview", "delete", "history")}
     script_name = reverse("admin:index").removesuffix("/admin/")
     found = {}
     for view, arguments in views.items():
