@@ -284,14 +284,14 @@ def check_storage(**_: Any) -> list[CheckMessage]:
 def _folder_messages(storage: Storage) -> list[CheckMessage]:
     if not isinstance(storage, FileSystemStorage):
         return []
-    hint = "Create the folder and let this user write there, or set MEDIA_ROOT (STORAGE_ROOT) to another folder."
+    hint = "Create the folder and let this user write there, or set MEDIA_ROOT to another folder."
     if not storage.base_location:
         problem = "MEDIA_ROOT is not set: images would be written into the folder in which the process was started."
-        return [Warning(problem, hint="Set MEDIA_ROOT (STORAGE_ROOT) to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
+        return [Warning(problem, hint="Set MEDIA_ROOT to a folder.", id=MEDIA_ROOT_UNWRITABLE)]
     problem = unwritable_reason(os.fspath(storage.location))
     if not problem:
         return []
-    sentence = f"Images cannot be written into {storage.location} (MEDIA_ROOT, STORAGE_ROOT): {problem}."
+    sentence = f"Images cannot be written into {storage.location} (MEDIA_ROOT): {problem}."
     return [Warning(sentence, hint=hint, id=MEDIA_ROOT_UNWRITABLE)]
 
 

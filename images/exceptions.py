@@ -113,7 +113,7 @@ class StorageError(ImagesError):
 
     code = "storage_error"
     status_code = 500
-    default_message = "The image could not be stored. The operator should check the disk (STORAGE_ROOT)."
+    default_message = "The image could not be stored. The operator should check the disk (MEDIA_ROOT)."
 
 
 class TooManyGenerations(ImagesError):

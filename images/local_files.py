@@ -27,9 +27,9 @@ _FOLDER_TRIES = 10
 #: Errors of linking a file that copying can avoid.
 _COPY_INSTEAD = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
-FULL = "The disk is full. The operator has to make room under the media root (STORAGE_ROOT)."
-READ_ONLY = "The media root (STORAGE_ROOT) is not writable. The operator should check its permissions and its mount."
-GONE = "The media root (STORAGE_ROOT) is missing. The operator has to mount its disk or create the folder."
+FULL = "The disk is full. The operator has to make room under the media root (MEDIA_ROOT)."
+READ_ONLY = "The media root (MEDIA_ROOT) is not writable. The operator should check its permissions and its mount."
+GONE = "The media root (MEDIA_ROOT) is missing. The operator has to mount its disk or create the folder."
 
 
 def _flags(*names: str) -> int:

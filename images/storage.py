@@ -77,7 +77,7 @@ _SENTENCES = {
     errno.EPERM: READ_ONLY,
     errno.ENOENT: GONE,
 }
-_NOT_REMOVED = "The image's file could not be removed. The operator should check the disk (STORAGE_ROOT)."
+_NOT_REMOVED = "The image's file could not be removed. The operator should check the disk (MEDIA_ROOT)."
 _NOT_READ = "The file could not be read. The server's log has the reason."
 _TOO_LARGE = "The file is larger than MAX_IMAGE_BYTES allows, so it was not looked at."
 _LEFTOVER_NOT_REMOVED = "The half-written file could not be removed. The server's log has the reason."

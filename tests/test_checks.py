@@ -318,7 +318,7 @@ def test_a_media_root_where_nothing_can_be_written_is_a_warning(settings: Settin
     settings.MEDIA_ROOT = str(tmp_path / "file" / "media")
     message = the_one()
     assert (message.id, type(message)) == (checks.MEDIA_ROOT_UNWRITABLE, Warning)
-    assert "STORAGE_ROOT" in message.msg
+    assert "MEDIA_ROOT" in message.msg
 
 
 def test_an_empty_media_root_is_a_warning(settings: Settings) -> None:

@@ -68,7 +68,7 @@ def read_only(disk: Path) -> Trouble:
     return Trouble(
         lambda: mount("-o", "remount,ro", disk),
         lambda: mount("-o", "remount,rw", disk),
-        "The media root (STORAGE_ROOT) is not writable.",
+        "The media root (MEDIA_ROOT) is not writable.",
     )
 
 
@@ -78,7 +78,7 @@ def vanished(media_root: Path) -> Trouble:
     return Trouble(
         lambda: media_root.rename(elsewhere),
         lambda: elsewhere.rename(media_root),
-        "The media root (STORAGE_ROOT) is missing.",
+        "The media root (MEDIA_ROOT) is missing.",
     )
 
 

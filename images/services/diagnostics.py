@@ -312,7 +312,7 @@ _ADDRESS_STEPS = {
     400: "Put the host of PUBLIC_URL into ALLOWED_HOSTS.",
     401: "Let requests for /media/ through without credentials: <img src> cannot send any.",
     403: "Let requests for /media/ through without credentials: <img src> cannot send any.",
-    404: "Start the server with the same STORAGE_ROOT as this command, and forward /media/ to it.",
+    404: "Start the server with the same MEDIA_ROOT as this command, and forward /media/ to it.",
 }
 _OTHER_ADDRESS_STEP = "Look at the logs of the server and of the proxy or CDN in front of it."
 _REACH_STEP = (

@@ -153,7 +153,7 @@ def _choose_mode(folder: Path, mode: Mode | None) -> Mode:
         raise InvalidRequest(
             "The files already lie in the media root, so they can only be left there."
             if in_place
-            else "The files do not lie in the media root (STORAGE_ROOT), so they must be copied or moved."
+            else "The files do not lie in the media root (MEDIA_ROOT), so they must be copied or moved."
         )
     return mode
 

@@ -130,7 +130,7 @@ def test_a_storage_where_nothing_can_be_kept(configure: Configure, media_root: P
         (media_root / "draft-images").touch()  # a file where the folder should be: no rights needed, root or not
     [finding] = problems("Storage")
     assert finding.level == "broken"
-    assert "STORAGE_ROOT" in finding.next_step
+    assert "MEDIA_ROOT" in finding.next_step
     assert str(media_root) not in finding.sentence
 
 
@@ -190,9 +190,9 @@ class TestPublicUrl:
         ("answer", "words", "step"),
         [
             ({"status": 400}, "answered 400", "ALLOWED_HOSTS"),
-            ({"status": 404}, "answered 404", "STORAGE_ROOT"),
+            ({"status": 404}, "answered 404", "MEDIA_ROOT"),
             ({"status": 502}, "answered 502", "logs"),
-            ({"body": b"other", "content_type": "image/png"}, "other bytes than", "STORAGE_ROOT"),
+            ({"body": b"other", "content_type": "image/png"}, "other bytes than", "MEDIA_ROOT"),
             (
                 {"status": 302, "headers": {"Location": "https://www.example/x?token=1"}},
                 "redirects to https://www.example.",

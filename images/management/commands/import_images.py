@@ -27,7 +27,7 @@ be imported, otherwise 0.
 
 Examples:
   manage.py import_images /srv/old/storage --dry-run    what would be done; reads every file
-  manage.py import_images /srv/old/storage              copies the files into the media root (STORAGE_ROOT)
+  manage.py import_images /srv/old/storage              copies the files into the media root (MEDIA_ROOT)
   manage.py import_images /srv/old/storage --mode move  the same, without needing twice the space
   manage.py import_images media                         the files are in the media root already
 """
