@@ -36,7 +36,7 @@ def test_the_front_page_says_what_does_not_work(
     settings.IMAGES = {**settings.IMAGES, "PROVIDER": "gemini", "GEMINI_API_KEY": ""}
     walker = new_walker(site, color_scheme="dark")
     page = walker.go("")
-    expect(page.get_by_role("status")).to_contain_text("The operator has to look at IMAGE_PROVIDER.")
+    expect(page.get_by_role("status")).to_contain_text("The operator should check IMAGE_PROVIDER.")
     assert walker.findings() == []
 
 
