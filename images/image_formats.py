@@ -65,7 +65,7 @@ def inspect_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageInfo:
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         mime_type, extension, size = "image/webp", "webp", _webp_size(data)
     else:
-        raise NotAnImage(f"it is {_other_kind(data)}")
+        raise NotAnImage(f"it is {other_kind(data)}")
     width, height = size
     if not width or not height:
         raise NotAnImage("it has no width or no height")
@@ -81,6 +81,9 @@ _OTHER_KINDS = [
     (re.compile(beginning, re.IGNORECASE | re.DOTALL), kind)
     for beginning, kind in [
         (rb"\s*\Z", "empty"),
+        (rb"\x89PNG\r\n\x1a\n", "a PNG"),
+        (rb"\xff\xd8\xff", "a JPEG"),
+        (rb"RIFF.{4}WEBP", "a WebP"),
         (rb"GIF8[79]a", "a GIF"),
         (rb"BM.{4}\0\0\0\0", "a BMP"),
         (rb"II\*\0|MM\0\*", "a TIFF"),
@@ -101,8 +104,8 @@ _OTHER_KINDS = [
 ]
 
 
-def _other_kind(data: bytes) -> str:
-    """What bytes are that are no PNG, JPEG or WebP."""
+def other_kind(data: bytes) -> str:
+    """What bytes are, in a few words that continue "it is", if they are not what they should be."""
     start = data[:2000].removeprefix(b"\xef\xbb\xbf")
     return next((kind for beginning, kind in _OTHER_KINDS if beginning.match(start)), "neither PNG, JPEG nor WebP")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+import warnings
 from datetime import timedelta
 from typing import Any, Self
 
@@ -27,6 +28,14 @@ STOPPED = (
     "Request it again."
 )
 NO_WORKER_STARTED = "No worker started the request in time. Try again later."
+
+
+def __getattr__(name: str) -> str:
+    if name == "NOT_TAKEN_UP":
+        warnings.warn("images.models.NOT_TAKEN_UP is now NO_WORKER_STARTED.", DeprecationWarning, stacklevel=2)
+        return NO_WORKER_STARTED
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could record that.
 STALE_AFTER = timedelta(seconds=30)

@@ -110,6 +110,8 @@ class ImageProvider(ABC):
     """
 
     supports_negative_prompt: ClassVar[bool] = False
+    #: Whether its images cost anything. If not, none of its failures counts as possibly billed.
+    bills: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -279,7 +281,7 @@ class SDKProvider(ImageProvider, Generic[Client, Answer]):
                 return not_delivered(self.vendor, cause, call)
         failure = self.refusal(err, call)
         if failure is None and call.status is not None and isinstance(err, _NONSENSE):
-            return broken(self.vendor, call)
+            return broken(self.vendor, call, err)
         return failure
 
     def client(self) -> Client:

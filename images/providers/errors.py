@@ -22,6 +22,7 @@ import httpx2
 
 from .. import exceptions as failures
 from ..exceptions import ProviderFailure
+from ..image_formats import other_kind
 from ..logs import log_event
 from .http import Call, ResponseTooLarge, safe_id
 from .models import find_deprecation, utc_today
@@ -296,9 +297,33 @@ def not_delivered(vendor: Vendor, err: httpx2.TransportError, call: Call) -> Pro
     )
 
 
-def broken(vendor: Vendor, call: Call) -> ProviderFailure:
-    """The failure for a complete response that cannot be understood."""
-    return failures.ProviderBadResponse(_sentence(failures.ProviderBadResponse, vendor), request_id=call.request_id)
+def broken(vendor: Vendor, call: Call, err: Exception | None = None, kind: str = "") -> ProviderFailure:
+    """The failure for a complete response that cannot be understood; logs what it is, never its content.
+
+    Args:
+        vendor: The vendor that responded.
+        call: The call that it responded to.
+        err: What was raised while the response was read.
+        kind: What the response is, if that is known.
+    """
+    kind = kind or _kind_of_body(err)
+    fields = {"provider": vendor.name, "status": call.status, "request_id": call.request_id}
+    log_event(logger, logging.WARNING, "provider_bad_response", **fields, reason=f"it is {kind}")
+    return failures.ProviderBadResponse(
+        f"{vendor.name}'s response was not understood: it is {kind}. If this persists, the operator should check "
+        f"{vendor.base_url}.",
+        request_id=call.request_id,
+    )
+
+
+def _kind_of_body(err: Exception | None) -> str:
+    """What a response is, from the text or bytes that the errors of JSON, Unicode and attributes carry."""
+    for name in ("doc", "object", "obj"):
+        body = getattr(err, name, None)
+        if isinstance(body, str | bytes):
+            kind = other_kind(body if isinstance(body, bytes) else body[:2000].encode(errors="replace"))
+            return "JSON that is damaged" if kind == "JSON" else kind
+    return "JSON of another shape"
 
 
 def rejected(vendor: Vendor, request_id: str) -> ProviderFailure:

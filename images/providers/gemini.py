@@ -172,7 +172,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         try:
             return decode_base64(text)
         except ValueError as err:
-            raise broken(self.vendor, call) from err
+            raise broken(self.vendor, call, kind="JSON whose base64 is damaged") from err
 
     def _without_image(self, content: Mapping[str, Any], request_id: str) -> ProviderFailure:
         reasons = {str(candidate.get("finishReason")) for candidate in mappings(content.get("candidates"))}

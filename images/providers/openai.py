@@ -183,7 +183,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         try:
             return decode_base64(text)
         except ValueError as err:
-            raise broken(self.vendor, call) from err
+            raise broken(self.vendor, call, kind="JSON whose base64 is damaged") from err
 
     def refusal(self, err: Exception, call: Call) -> ProviderFailure | None:
         """The failure for the SDK's exceptions over an error answer."""
@@ -192,7 +192,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         if not isinstance(err, openai.APIError):
             return None
         if not isinstance(err, openai.APIStatusError):
-            return broken(self.vendor, call)
+            return broken(self.vendor, call, err)
         return self._refused(err.body, err.status_code, call)
 
     def _refused(self, body: Any, status: int, call: Call) -> ProviderFailure:

@@ -74,6 +74,8 @@ class PlaceholderProvider(ImageProvider):
     The same title, seed and aspect ratio give the same picture; another title or seed gives another one.
     """
 
+    bills = False
+
     @property
     def model(self) -> str:
         """Always `placeholder`."""

@@ -147,13 +147,13 @@ def _attempt(
     alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]
 ) -> VerifiedImage:
     started = time.monotonic()
-    model, code, request_id, usage, asked, billed = "", "internal_error", "", None, False, True
+    model, code, request_id, usage, can_bill, billed = "", "internal_error", "", None, False, True
     try:
         provider, model = _load(alias)
         if not deadline.remaining:
             raise ProviderTimeout
         refuse_in_test_run(alias, provider)
-        asked = True
+        can_bill = provider.bills
         image = provider.generate(request_for(provider, deadline))
         model, code, request_id, usage = image.model or model, "ok", image.request_id, counts(image.usage)
         return VerifiedImage(provider=alias, image=image, info=_judge(alias, image))
@@ -174,7 +174,7 @@ def _attempt(
             ms=ms,
             request_id=request_id,
             usage=usage,
-            may_have_billed=asked and billed,
+            may_have_billed=can_bill and billed,
         )
         attempts.append(asdict(attempt))
         log_event(logger, logging.DEBUG, "provider_attempt", **asdict(attempt))

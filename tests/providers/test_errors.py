@@ -327,6 +327,31 @@ def test_a_refused_request_leaves_one_line_in_the_log(
 
 
 @both
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("garbage_html", "it is an HTML page"),
+        ("garbage", "it is JSON that is damaged"),
+        ("odd_shape", "it is JSON of another shape"),
+        ("bad_base64", "it is JSON whose base64 is damaged"),
+    ],
+)
+def test_a_response_that_is_not_understood_is_called_by_what_it_is(
+    either_provider: MakeProvider,
+    provider_server: ProviderServer,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    words: str,
+) -> None:
+    provider_server.script(mode)
+    with pytest.raises(failures.ProviderBadResponse, match=words):
+        either_provider().generate(request_for())
+    [line] = [record.getMessage() for record in caplog.records if record.name == "images.providers"]
+    assert line.startswith("provider_bad_response ")
+    assert words in line
+
+
+@both
 @pytest.mark.parametrize("mode", ["detail", "error_text", "error_list", "error_plain"])
 def test_the_log_says_what_was_objected_to_whatever_the_shape_of_the_body(
     either_provider: MakeProvider, provider_server: ProviderServer, caplog: pytest.LogCaptureFixture, mode: str

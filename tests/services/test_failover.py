@@ -21,6 +21,7 @@ from images.exceptions import (
 )
 from images.models import GeneratedImage
 from images.providers import Deadline, ImageProvider
+from images.providers.placeholder import PlaceholderProvider
 from images.services import failover, generate_image
 from tests.fakes.answers import COST
 from tests.fakes.provider_server import ProviderServer
@@ -122,6 +123,15 @@ def test_what_is_no_image_is_called_by_name_in_sentence_and_log(
     assert f"provider={alias} " in line
     assert words in line
     assert "request_id=re" in line
+
+
+def test_what_costs_nothing_cannot_have_been_billed(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
+    providers.configure(PROVIDER="placeholder")
+    monkeypatch.setattr(PlaceholderProvider, "call", lambda *_: b"no image")
+    with pytest.raises(ProviderBadImage) as caught:
+        generate_image(**WANTED)
+    assert not caught.value.may_have_billed
+    assert not GeneratedImage.objects.get().may_have_billed
 
 
 @pytest.mark.parametrize("mode", ["content_policy", "safety_block"])

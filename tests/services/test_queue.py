@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 from pytest_django.fixtures import Settings
 
-from images import exceptions, signals
+from images import exceptions, models, signals
 from images.models import NO_WORKER_STARTED, STOPPED, GeneratedImage
 from images.services import delete_image, generate_image, generate_image_later
 from images.services.generation import run_generation
@@ -369,3 +369,8 @@ def test_a_worker_may_pass_the_id_as_the_text_that_it_was_given(queue: list[str]
     assert image.status == "ready"
     with pytest.raises(ValueError, match="badly formed"):
         run_generation("no id")
+
+
+def test_the_old_name_of_a_sentence_still_works_and_says_so() -> None:
+    with pytest.warns(DeprecationWarning, match="NO_WORKER_STARTED"):
+        assert models.NOT_TAKEN_UP == NO_WORKER_STARTED
