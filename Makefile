@@ -15,7 +15,7 @@ TEST_WORKERS ?= 2
 TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 TEST_MARIADB_URL ?= mysql://root@127.0.0.1:3306/trygo
 # What reads and writes rows: everything else behaves alike on every database.
-DATABASE_TESTS := tests/services tests/api tests/admin tests/management tests/doctor tests/project/test_health.py \
+DATABASE_TESTS := tests/services tests/api tests/admin tests/management tests/project/test_health.py \
   tests/test_identities.py tests/test_storage.py tests/test_media.py tests/test_reconcile_command.py tests/test_import_images.py
 
 VENV := .venv
