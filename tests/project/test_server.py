@@ -89,6 +89,16 @@ def test_it_serves_and_believes_nobody_about_themselves(tmp_path: Path) -> None:
     assert "Warning: GUNICORN_CMD_ARGS" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("size", [3_000_000, 8_000_000])
+def test_a_body_above_the_limit_gets_its_413_also_if_the_caller_sends_before_it_reads(
+    tmp_path: Path, size: int
+) -> None:
+    with running_server(tmp_path, IMAGE_TRUSTED_NETWORKS="127.0.0.1/32") as (base, _server):
+        headers = {"Content-Type": "application/json"}
+        answer = requests.post(f"{base}/api/images/generate", data=b" " * size, headers=headers, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+
+
 def test_a_variable_that_has_lost_its_meaning_is_reported() -> None:
     lost = ["GUNICORN_CMD_ARGS", "WORKER_CPU_AFFINITY"]
     assert [sentence.split()[0] for sentence in superseded(Environment(dict.fromkeys(lost, "1")))] == lost
