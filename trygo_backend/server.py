@@ -21,6 +21,7 @@ import resource
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -424,6 +425,9 @@ def limit_waiting_for_callers(port: int) -> None:
     if not hasattr(socket, "TCP_USER_TIMEOUT") or not os.path.isdir("/proc/self/fd"):
         return
     for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue  # a copy of a database's file, once closed, would give up SQLite's locks on it
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
             if found.family in {socket.AF_INET, socket.AF_INET6} and found.getsockname()[1] == port:
                 found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)

@@ -213,8 +213,10 @@ def one_line(text: str) -> str:
     The joiners that emoji and Persian need stay. Double quotes of any shape become single ones, so the result cannot
     leave the double quotes that it is put between.
     """
-    kept = (_visible(character) for character in unicodedata.normalize("NFC", text))
-    line = " ".join("".join(kept).translate(_DOUBLE_QUOTES).split())
+    composed = unicodedata.normalize("NFC", text)
+    # Each character once: an outline of a whole article has thousands, and some sixty different ones.
+    visible = composed.translate({ord(character): _visible(character) for character in set(composed)})
+    line = " ".join(visible.translate(_DOUBLE_QUOTES).split())
     return line.strip(f" {_ZERO_WIDTH_JOINER}{_ZERO_WIDTH_NON_JOINER}")  # alone they would be an invisible text
 
 
