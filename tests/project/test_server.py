@@ -167,12 +167,14 @@ def test_a_port_in_use_is_named() -> None:
             preflight.reserve_port("127.0.0.1", port)
 
 
+@pytest.mark.django_db  # whether the database can keep JSON is one of the checks
 def test_a_missing_key_is_a_warning_and_no_obstacle(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     settings.IMAGES = {"PROVIDER": "openai", "PUBLIC_URL": "https://images.example.com"}
     preflight.check_configuration()
     assert "OPENAI_API_KEY" in capsys.readouterr().err
 
 
+@pytest.mark.django_db  # whether the database can keep JSON is one of the checks
 def test_every_error_of_the_checks_is_told(settings: Settings) -> None:
     settings.IMAGES = {"PROVIDR": "placeholder", "DEADLINES": 3}
     with pytest.raises(preflight.CannotServe) as caught:
