@@ -92,12 +92,20 @@ class ImageNotFound(ImagesError):
 
 
 class RequestInProgress(ImagesError):
-    """A request with the same idempotency key is still running."""
+    """A request with the same idempotency key is still running.
+
+    Args:
+        image: The row of that request, a `GeneratedImage`; `None` if it cannot be seen yet.
+    """
 
     code = "request_in_progress"
     status_code = 409
     retryable = True
     default_message = "This Idempotency-Key's image is still being generated. Repeat the request later to get it."
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None, image: Any = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.image = image
 
 
 class IdempotencyKeyReused(ImagesError):

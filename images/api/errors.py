@@ -11,12 +11,21 @@ from typing import Any
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.signals import got_request_exception
 from django.db import InterfaceError, OperationalError
-from django.http import Http404
+from django.http import Http404, HttpRequest
+from django.urls import reverse
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
-from ..exceptions import RATE_LIMIT_PAUSE, DatabaseUnavailable, ImagesError, InvalidRequest, ProviderRateLimited
+from ..exceptions import (
+    RATE_LIMIT_PAUSE,
+    DatabaseUnavailable,
+    ImagesError,
+    InvalidRequest,
+    ProviderRateLimited,
+    RequestInProgress,
+)
 from ..logs import log_event
+from ..models import GeneratedImage, absolute_url
 
 logger = logging.getLogger("images.api")
 
@@ -108,7 +117,22 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
         exc = ImagesError().with_billing(getattr(exc, "may_have_billed", False))
     if exc.code == ImagesError.code:
         _tell_error_trackers(context)
-    return _images_error(exc)
+    response = _images_error(exc)
+    if isinstance(exc, RequestInProgress) and exc.image is not None:
+        _name_image(response, exc.image, context)
+    return response
+
+
+def _name_image(response: Response, image: GeneratedImage, context: Mapping[str, Any]) -> None:
+    """Say which image is being generated, and where its state can be seen."""
+    location = image_location(image, context["request"]._request)
+    response.data |= {"id": str(image.pk), "statusUrl": location}
+    response["Location"] = location
+
+
+def image_location(image: GeneratedImage, request: HttpRequest) -> str:
+    """The URL of an image in this API."""
+    return absolute_url(reverse("images:image-detail", kwargs={"image_id": str(image.pk)}), request)
 
 
 def _tell_error_trackers(context: Mapping[str, Any]) -> None:

@@ -182,7 +182,7 @@ _PENDING_EXAMPLE = {
 
 
 def _generation(status: int, summary: str) -> dict[str, Any]:
-    located = [201, 202] if status == 201 else [202]
+    located = [201, 202, 409] if status == 201 else [202, 409]
     location = _header("Location", "The URL of the image in this API.", located)
     return {
         "summary": summary,

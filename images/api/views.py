@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import reverse
 from django.utils import translation
 from django.utils.module_loading import import_string
 from rest_framework import exceptions, status, viewsets
@@ -34,7 +33,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from ..conf import conf
-from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerations
+from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, RequestInProgress, TooManyGenerations
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image
 from ..services.generation import limit_concurrency, queue_generation
@@ -42,7 +41,7 @@ from ..services.queue import finished, wait_for
 from ..services.request import GenerationRequest
 from ..storage import ROOT, safe_directory
 from .authentication import check_length
-from .errors import PayloadTooLarge, RequestTimeout, exception_handler
+from .errors import PayloadTooLarge, RequestTimeout, exception_handler, image_location
 from .schema import documented
 from .serializers import (
     FilterSerializer,
@@ -297,7 +296,7 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
             # Not `database_unavailable`, which says that nothing was paid for. The services raise that themselves.
             raise ImagesError().with_billing(getattr(err, "may_have_billed", True)) from err
         headers = {"Preference-Applied": outcome.applied} if outcome.applied else {}
-        location = self._location(outcome.image)
+        location = image_location(outcome.image, request._request)
         if outcome.image.status == Status.PENDING:
             headers |= {"Location": location, "Retry-After": str(RETRY_AFTER)}
             body = PendingImageSerializer(outcome.image, context={**self._context(), "statusUrl": location}).data
@@ -311,11 +310,6 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         if image.replayed:
             headers["Idempotency-Replayed"] = "true"
         return Response(ImageSerializer(image, context=self._context()).data, status=code, headers=headers)
-
-    def _location(self, image: GeneratedImage) -> str:
-        """The URL of the image in this API."""
-        path = reverse("images:image-detail", kwargs={"image_id": str(image.pk)})
-        return absolute_url(path, self.request._request)
 
     def _context(self) -> dict[str, Any]:
         return {"request": self.request._request}
@@ -393,11 +387,21 @@ def generate_in_time(preferences: Preferences, arguments: dict[str, Any]) -> Out
         image = generate_image(**arguments)
         in_time = preferences.wait is not None and time.monotonic() - started <= preferences.wait
         return Outcome(image=image, applied=preferences.applied(in_time=True) if in_time else "")
-    image = queue_generation(GenerationRequest(**arguments), release=True)
+    image = _queue_or_find(GenerationRequest(**arguments))
     if image.status == Status.PENDING and patience:
         image = _wait(image, patience)
     in_time = image.current_status != Status.PENDING
     return Outcome(image=finished(image) if in_time else image, applied=preferences.applied(in_time=in_time))
+
+
+def _queue_or_find(request: GenerationRequest) -> GeneratedImage:
+    """The row of a request; if its idempotency key is being worked on, the row of the first one."""
+    try:
+        return queue_generation(request, release=True)
+    except RequestInProgress as err:
+        if err.image is None:
+            raise
+        return err.image
 
 
 def _wait(image: GeneratedImage, seconds: float) -> GeneratedImage:

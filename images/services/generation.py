@@ -102,7 +102,8 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
     Raises:
         images.exceptions.OpenTransactionError: Inside `transaction.atomic()`; the sentence says what to do instead.
         images.exceptions.InvalidRequest: The arguments are not valid.
-        images.exceptions.RequestInProgress: The image for this key is being generated at this moment.
+        images.exceptions.RequestInProgress: The image for this key is being generated at this moment; the exception's
+            `image` is its row.
         images.exceptions.IdempotencyKeyReused: The key was used for other content.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone, so no provider was asked.
         images.exceptions.TooManyGenerations: This process already runs `IMAGE_MAX_CONCURRENCY` generations.
@@ -154,7 +155,8 @@ def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     Raises:
         django.core.exceptions.ImproperlyConfigured: There is no queue (`IMAGES["QUEUE"]`).
         images.exceptions.InvalidRequest: The arguments are not valid.
-        images.exceptions.RequestInProgress: The image for this key is being generated, or waits in the queue.
+        images.exceptions.RequestInProgress: The image for this key is being generated, or waits in the queue; the
+            exception's `image` is its row.
         images.exceptions.IdempotencyKeyReused: The key was used for other content.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone, so the row could not be written.
         images.exceptions.QueueUnavailable: The queue cannot be reached, and no transaction is open.

@@ -88,7 +88,7 @@ class GenerationRequest:
         Raises:
             DatabaseUnavailable: The database does not answer.
             IdempotencyKeyReused: The key stands for other content.
-            RequestInProgress: The image is being made at this moment.
+            RequestInProgress: The image is being made at this moment; its row is the exception's `image`.
             StorageError: Whether a killed process had stored its picture cannot be told.
         """
         if self.idempotency_key is None:
@@ -105,7 +105,7 @@ class GenerationRequest:
         if not self._has_content_of(earlier):
             raise IdempotencyKeyReused
         if earlier.status == Status.PENDING:
-            raise RequestInProgress(retry_after=RETRY_AFTER)
+            raise RequestInProgress(retry_after=RETRY_AFTER, image=earlier)
         earlier.replayed = True
         return earlier
 

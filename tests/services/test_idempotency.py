@@ -16,9 +16,10 @@ from rest_framework.test import APIClient
 
 from images.exceptions import IdempotencyKeyReused, ProviderTimeout, RequestInProgress
 from images.models import GeneratedImage
-from images.services import delete_image, generate_image
+from images.services import delete_image, generate_image, run_generation
 from tests.conftest import client_for
 from tests.fakes.providers import FakeProvider, Gate, png
+from tests.services.test_queue import queued
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
 BODY = {"contentItemId": "item-1", "title": "A quiet harbour at dawn"}
@@ -82,12 +83,12 @@ class TestService:
         def ask_again(_: Any) -> bytes:
             with pytest.raises(RequestInProgress) as waiting:
                 keyed()
-            told.append(waiting.value.retry_after)
+            told.append((waiting.value.retry_after, waiting.value.image))
             return png()
 
         fake_provider.will(ask_again)
-        keyed()
-        assert told == [5]
+        image = keyed()
+        assert told == [(5, image)]
 
     def test_a_killed_process_blocks_no_key(self, fake_provider: FakeProvider) -> None:
         GeneratedImage.objects.create(
@@ -158,17 +159,21 @@ class TestAPI:
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
 
-    def test_a_running_one_is_a_409_with_retry_after(
-        self, api: APIClient, user: User, fake_provider: FakeProvider
+    @pytest.mark.parametrize("prefer", [None, "respond-async"])
+    def test_without_a_queue_a_running_one_is_a_409_that_names_it(
+        self, api: APIClient, user: User, fake_provider: FakeProvider, prefer: str | None
     ) -> None:
-        GeneratedImage.objects.create(
+        row = GeneratedImage.objects.create(
             **WANTED, owner=user, file_stem="s", idempotency_scope=f"user:{user.pk}", idempotency_key=KEY,
             deadline_at=timezone.now() + timedelta(minutes=1),
         )  # fmt: skip
-        answer = api.post("/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY})
-        assert (answer.status_code, answer.json()["code"]) == (409, "request_in_progress")
+        headers = {"idempotency-key": KEY} | ({"prefer": prefer} if prefer else {})
+        answer = api.post("/api/images/generate", BODY, format="json", headers=headers)
+        body, location = answer.json(), f"https://pics.example/api/images/{row.pk}"
+        assert (answer.status_code, body["code"], body["id"]) == (409, "request_in_progress", str(row.pk))
+        assert (answer["Location"], body["statusUrl"]) == (location, location)
         assert answer["Retry-After"] == "5"
-        assert answer.json()["retryable"] is True
+        assert body["retryable"] is True
 
     @pytest.mark.parametrize("key", ["", "   ", "x" * 256, "a\tb", "a\x01"])
     def test_a_key_that_is_none_is_a_400(self, api: APIClient, fake_provider: FakeProvider, key: str) -> None:
@@ -184,3 +189,36 @@ class TestAPI:
             "/api/images/generate", BODY, format="json", headers={"idempotency-key": KEY}
         )
         assert mine.json()["id"] != theirs.json()["id"]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestQueued:
+    """The same request leads to the same place, before, while and after a worker makes the image."""
+
+    def ask(self, api: APIClient, prefer: str) -> Any:
+        headers = {"idempotency-key": KEY, "prefer": prefer}
+        return api.post("/api/images/generate", BODY, format="json", headers=headers)
+
+    def test_a_repetition_is_told_the_same_place_and_may_wait_there(
+        self, api: APIClient, fake_provider: FakeProvider, settings: Any
+    ) -> None:
+        queued.clear()
+        settings.IMAGES = {**settings.IMAGES, "QUEUE": "tests.services.test_queue.enqueue"}
+        first, again, short = (self.ask(api, prefer) for prefer in ("respond-async", "respond-async", "wait=0"))
+        assert {answer.status_code for answer in (first, again, short)} == {202}
+        assert len({(each["Location"], each.json()["id"], each.json()["statusUrl"]) for each in (first, again)}) == 1
+        assert (again["Preference-Applied"], short["Preference-Applied"]) == ("respond-async", "wait=0")
+        assert queued == [first.json()["id"]]
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self.ask, api, "wait=30")
+            pool.submit(connections.close_all)
+            run_generation(first.json()["id"])
+            assert (waiting.result().status_code, waiting.result().json()["id"]) == (200, first.json()["id"])
+        assert len(fake_provider.requests) == 1
+
+    def test_other_content_is_still_a_422(self, api: APIClient, fake_provider: FakeProvider, settings: Any) -> None:
+        settings.IMAGES = {**settings.IMAGES, "QUEUE": "tests.services.test_queue.enqueue"}
+        self.ask(api, "respond-async")
+        headers = {"idempotency-key": KEY, "prefer": "respond-async"}
+        answer = api.post("/api/images/generate", {**BODY, "title": "x"}, format="json", headers=headers)
+        assert answer.json()["code"] == "idempotency_key_reused"
