@@ -294,6 +294,7 @@ def worker_application() -> Application:
     from .wsgi import application
 
     _warm_up()
+    _resume()
     return Guarded(application, port=plan.port, concurrency=plan.concurrency)
 
 
@@ -315,6 +316,20 @@ def _warm_up() -> None:
             logger.warning("warm_up_failed provider=%s error=%s", alias, type(err).__name__)
 
 
+def _resume() -> None:
+    """Go on with what a stopped server has left waiting. Without the database that is for a later request."""
+    from django.db import Error, connections
+
+    from images.services import background
+
+    try:
+        background.resume()
+    except Error as err:
+        logger.warning("resume_failed error=%s", type(err).__name__)
+    finally:
+        connections.close_all()
+
+
 def _stop_with_the_parent() -> None:
     """Stop if the supervising process is killed: otherwise its successor could not listen on the port."""
     parent = multiprocessing.parent_process()
@@ -329,7 +344,7 @@ def _stop_with_the_parent() -> None:
 
 
 def _mark_unfinished_at_shutdown(grace: float) -> None:
-    """Mark generations that are still under way as failed, some seconds before a graceful shutdown ends."""
+    """Begin no more generations in the background, and mark those still under way before a graceful shutdown ends."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)  # whatever handles the signal itself
@@ -337,6 +352,9 @@ def _mark_unfinished_at_shutdown(grace: float) -> None:
     def wait() -> None:
         while reader.recv(1)[0] not in {signal.SIGTERM, signal.SIGINT}:
             pass
+        from images.services import background
+
+        background.stop()  # what waits is made after the next start
         time.sleep(grace - min(SHUTDOWN_MARGIN, grace / 3))
         from images.services.generation import abandon_generations
 
