@@ -94,18 +94,23 @@ def test_a_task_delivered_twice_is_done_once(installation: Installation) -> None
     assert installation.paid == 2  # with the marker
 
 
-def test_a_broker_that_is_killed_and_restarted_loses_nothing(installation: Installation, redis: Redis) -> None:
+@pytest.mark.parametrize("seconds_away", [0, 1.5, 5])
+def test_busy_workers_survive_a_broker_that_restarts(
+    installation: Installation, redis: Redis, seconds_away: float
+) -> None:
     installation.provider.hold()
-    with installation.web(), installation.worker("--concurrency", "1"):
-        running = installation.queue("Is being made")
-        installation.provider.wait_for(1, PATIENCE)
-        waiting = installation.queue("Waits in the queue")
+    with installation.web(), installation.worker("--concurrency", "4") as worker:
+        running = [installation.queue(f"Is being made {number}") for number in range(4)]
+        installation.provider.wait_for(4, PATIENCE)
+        waiting = [installation.queue(f"Waits in the queue {number}") for number in range(2)]
         redis.kill()
+        time.sleep(seconds_away)
         redis.start()
         installation.provider.release()
-        assert installation.ended(running)["status"] == "ready"
-        assert installation.ended(waiting)["status"] == "ready"
-    assert installation.paid == 2
+        assert {installation.ended(image)["status"] for image in (*running, *waiting)} == {"ready"}
+        installation.marker()
+        assert worker.poll() is None
+    assert installation.paid == 7  # with the marker
 
 
 def test_a_broker_that_is_down_is_told_at_once_and_costs_nothing(installation: Installation, redis: Redis) -> None:
