@@ -7,14 +7,18 @@ so `override_settings` works and tests may change the environment. An empty envi
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
 from typing import Any, Generic, TypeVar, overload
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from .price_table import TOKEN_KINDS, Price
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -153,6 +157,48 @@ def _dictionary(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidValue("must be a dictionary.")
     return value
+
+
+def _prices(value: Any) -> Mapping[str, Price]:
+    """Prices by model: a dictionary, the same as JSON, or a text: `model=0.02; other=0.04`."""
+    if isinstance(value, str):
+        value = _parsed_prices(value.strip())
+    if not isinstance(value, Mapping):
+        raise InvalidValue("must be a dictionary.")
+    return {str(model).strip(): _price(str(model), price) for model, price in value.items()}
+
+
+def _parsed_prices(text: str) -> Any:
+    if text.startswith("{"):
+        try:
+            return json.loads(text, parse_float=Decimal)
+        except ValueError as err:
+            raise InvalidValue("is not valid JSON.") from err
+    pairs = [pair.rpartition("=") for pair in re.split(r"[;\n]", text) if pair.strip()]
+    if not all(model.strip() for model, _, _ in pairs):
+        raise InvalidValue('must be pairs "model=0.02" with semicolons between them, or JSON.')
+    return {model: amount for model, _, amount in pairs}
+
+
+def _price(model: str, value: Any) -> Price:
+    if not isinstance(value, Mapping):
+        return Price(image=_dollars(model, value))
+    known = ("image", *TOKEN_KINDS)
+    if not value or not set(value) <= set(known):
+        raise InvalidValue(f"must give {model!r} a price for each picture, or some of: {', '.join(known)}.")
+    if "image" in value and len(value) > 1:
+        raise InvalidValue(f"must give {model!r} either a price for each picture or prices for tokens.")
+    return replace(Price(), **{kind: _dollars(model, amount) for kind, amount in value.items()})
+
+
+def _dollars(model: str, value: Any) -> Decimal:
+    try:
+        amount = Decimal(str(value).strip())
+    except InvalidOperation as err:
+        raise InvalidValue(f"holds something other than US dollars for {model!r}, for example 0.04.") from err
+    if not amount.is_finite() or not 0 <= amount <= 1_000_000:
+        raise InvalidValue(f"must hold US dollars from 0 to 1000000 for {model!r}.")
+    return amount
 
 
 # --- What a setting is ----------------------------------------------------------------------------------------
@@ -297,6 +343,10 @@ class Settings:
         flag,
         "flag",
         "whether the next provider is asked after the first may have charged",
+    )
+
+    prices = Setting(
+        "IMAGE_PRICES", {}, _prices, "`model=0.02; …`, or a dictionary", "what a model of your own server costs"
     )
 
     # Limits

@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy as _
 from .conf import conf
 from .exceptions import ImagesError, ProviderFailure, QueueUnavailable, find_kind
 from .fields import IdentityField, IdentityFileField
+from .pricing import AT_LEAST, ESTIMATED, REPORTED
 
 #: The errors of requests whose process ended without recording one.
 STOPPED = (
@@ -145,6 +146,14 @@ class Status(models.TextChoices):
     DELETING = "deleting", _("being deleted")
 
 
+class CostBasis(models.TextChoices):
+    """How a cost was found. An unknown cost has none."""
+
+    REPORTED = REPORTED, _("reported by the server")
+    ESTIMATED = ESTIMATED, _("estimated from tokens and prices")
+    AT_LEAST = AT_LEAST, _("at least; a part is unknown")
+
+
 class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
     """The queries that the API, the admin and the commands share."""
 
@@ -208,6 +217,18 @@ class GeneratedImage(models.Model):
     seed = models.BigIntegerField(_("seed"), default=new_seed)
     usage = models.JSONField(_("usage as reported"), null=True, blank=True)
     attempts = models.JSONField(_("attempts"), default=list, blank=True)
+    cost = models.DecimalField(
+        _("cost in US dollars"),
+        max_digits=18,
+        decimal_places=10,
+        null=True,
+        blank=True,
+        help_text=_("Of all attempts together. Empty if it is unknown."),
+    )
+    cost_basis = models.CharField(
+        _("how the cost was found"), max_length=16, choices=CostBasis.choices, blank=True, default="", db_default=""
+    )
+    prices_dated = models.DateField(_("day of the prices"), null=True, blank=True)
     duration_ms = models.PositiveIntegerField(_("duration in ms"), null=True, blank=True)
     error_code = models.CharField(_("error code"), max_length=64, blank=True)
     error_message = models.TextField(_("error"), blank=True)

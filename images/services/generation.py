@@ -27,6 +27,7 @@ from ..conf import conf
 from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerations
 from ..logs import log_event
 from ..models import GeneratedImage, Status
+from ..pricing import cost_of
 from ..providers import Deadline, ImageProvider, ImageRequest
 from ..providers.http import bounded_memory
 from ..signals import image_generated, image_generation_failed
@@ -380,7 +381,8 @@ class GenerationRun:
         that another worker has claimed since is left to that worker.
         """
         image = self.image
-        image.attempts = self.attempts
+        image.attempts, cost = self.attempts, cost_of(self.attempts)
+        image.cost, image.cost_basis, image.prices_dated = cost.usd, cost.basis, cost.dated
         image.finished_at = timezone.now()
         image.duration_ms = round((time.monotonic() - self.started) * 1000)
         names = [field.attname for field in GeneratedImage._meta.concrete_fields if field.attname in _OUTCOME]
@@ -405,7 +407,7 @@ _UNRECORDED = "The image was made, but could not be recorded. The operator can r
 
 _OUTCOME = {
     "status", "file", "mime_type", "width", "height", "size_bytes", "sha256", "provider", "model", "usage",
-    "attempts", "duration_ms", "error_code", "error_message", "finished_at",
+    "attempts", "cost", "cost_basis", "prices_dated", "duration_ms", "error_code", "error_message", "finished_at",
 }  # fmt: skip
 
 
