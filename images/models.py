@@ -38,6 +38,9 @@ def __getattr__(name: str) -> str:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+#: Characters of an alternative text; screen readers read all of it out.
+MAX_ALT_TEXT = 250
+
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could record that.
 STALE_AFTER = timedelta(seconds=30)
 
@@ -190,6 +193,7 @@ class GeneratedImage(models.Model):
     content_item_id = IdentityField(_("content item"), max_length=255)
     title = models.CharField(_("title"), max_length=500)
     description = models.TextField(_("description"), blank=True)
+    context = models.TextField(_("context"), blank=True, default="", db_default="")
     variant = models.CharField(_("variant"), max_length=16, choices=Variant.choices, default=Variant.HERO)
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
 
@@ -215,6 +219,11 @@ class GeneratedImage(models.Model):
     negative_prompt = models.TextField(_("negative prompt"), blank=True)
     style = models.CharField(_("style"), max_length=64, blank=True)
     seed = models.BigIntegerField(_("seed"), default=new_seed)
+    scene = models.TextField(_("scene"), blank=True, default="", db_default="")
+    # Set before the text model is asked, so that no later run of the same row asks again.
+    scene_model = models.CharField(_("text model"), max_length=128, blank=True, default="", db_default="")
+    # NULL: nobody has described the picture. "": a person has marked it as decorative.
+    alt_text = models.CharField(_("alternative text"), max_length=MAX_ALT_TEXT, null=True, blank=True)  # noqa: DJ001
     usage = models.JSONField(_("usage as reported"), null=True, blank=True)
     attempts = models.JSONField(_("attempts"), default=list, blank=True)
     cost = models.DecimalField(

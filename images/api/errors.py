@@ -161,7 +161,7 @@ def _images_error(exc: ImagesError) -> Response:
 
 
 def _camel_details(details: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    names = {"content_item_id": "contentItemId", "idempotency_key": "Idempotency-Key"}
+    names = {"content_item_id": "contentItemId", "idempotency_key": "Idempotency-Key", "alt_text": "altText"}
     return {names.get(name, name): sentences for name, sentences in details.items()}
 
 

@@ -11,11 +11,15 @@ from rest_framework.request import Request
 from ..models import GeneratedImage
 
 #: Methods that need a permission: Django's word for it, and what the caller wanted.
-_ACTIONS = {"POST": ("add", "generate images"), "DELETE": ("delete", "delete images")}
+_ACTIONS = {
+    "POST": ("add", "generate images"),
+    "PATCH": ("change", "change images"),
+    "DELETE": ("delete", "delete images"),
+}
 
 
 class ImagePermissions(BasePermission):
-    """Generating needs the permission to add images, deleting the permission to delete them; reading needs neither.
+    """Each writing method needs Django's permission: to add images, to change or to delete them. Reading needs none.
 
     Callers from trusted networks have no account: the operator's list of networks is their permission.
     """

@@ -15,6 +15,7 @@ from .. import exceptions as errors
 from .authentication import ImagesSessionAuthentication, ImagesTokenAuthentication
 from .errors import RequestTimeout
 from .serializers import (
+    AltTextSerializer,
     FilterSerializer,
     GenerateSerializer,
     ImageSerializer,
@@ -148,6 +149,7 @@ _REQUEST_EXAMPLE = {
     "contentItemId": "665f1c2e9b1e8a0012345678",
     "title": "A quiet harbour at dawn",
     "description": "Fishing boats, mist, the first light on the water.",
+    "context": "For readers who know the coast. Calm, documentary.",
     "variant": "hero",
 }
 _OLD_ID = "665f1c2e9b1e8a0012345678/hero-1763049170351.png"
@@ -156,6 +158,7 @@ _IMAGE_EXAMPLE = {
     "imageUrl": "https://example.com/media/draft-images/665f1c2e9b1e8a0012345678/hero-1763049170351-9f86d081884c.png",
     "contentItemId": "665f1c2e9b1e8a0012345678",
     "title": "A quiet harbour at dawn",
+    "altText": "Fishing boats lie in a misty harbour in the first light of the day.",
     "variant": "hero",
     "status": "ready",
     "provider": "gemini",
@@ -171,6 +174,7 @@ _IMAGE_EXAMPLE = {
 _PENDING_EXAMPLE = {
     **_IMAGE_EXAMPLE,
     "imageUrl": None,
+    "altText": None,
     "status": "pending",
     "provider": "",
     "model": "",
@@ -226,6 +230,13 @@ _OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
         parameters=[FilterSerializer],
     ),
     "retrieve": lambda: _one(ok=ImageSerializer, value=_IMAGE_EXAMPLE, summary="Retrieve an image"),
+    "partial_update": lambda: _one(
+        ok=ImageSerializer,
+        value=_IMAGE_EXAMPLE,
+        also=_BODY,
+        summary="Change an image's alternative text",
+        request=AltTextSerializer,
+    ),
     "destroy": lambda: _one(
         ok=DeletedSerializer,
         value={"success": True, "id": _OLD_ID},
@@ -259,7 +270,7 @@ if extend_schema is not None:
 
     # A host is likely to have an "Image" and an "Error" of its own.
     for _serializer in (
-        DeletedSerializer, ErrorSerializer, GenerateSerializer, ImageSerializer,
+        AltTextSerializer, DeletedSerializer, ErrorSerializer, GenerateSerializer, ImageSerializer,
         PendingImageSerializer,
     ):  # fmt: skip
         extend_schema_serializer(component_name=f"Images{_serializer.__name__.removesuffix('Serializer')}")(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from ..models import GeneratedImage, Status, Variant
-from ..services.request import MAX_CONTENT_ITEM_ID, MAX_DESCRIPTION, MAX_TITLE
+from ..models import MAX_ALT_TEXT, GeneratedImage, Status, Variant
+from ..services.request import MAX_CONTENT_ITEM_ID, MAX_CONTEXT, MAX_DESCRIPTION, MAX_TITLE
 from .errors import format_time
 
 
@@ -48,12 +49,41 @@ class GenerateSerializer(serializers.Serializer[Any]):
         style={"base_template": "textarea.html"},
         help_text=_("As long as a whole article's outline; a summary of it goes into the prompt."),
     )
+    context = serializers.CharField(  # type: ignore[assignment]  # DRF's metaclass takes fields out of the class
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        max_length=MAX_CONTEXT,
+        style={"base_template": "textarea.html"},
+        help_text=_("Audience, brand and mood: what the picture should suit."),
+    )
     variant = WordField(choices=Variant.choices, default=Variant.HERO, allow_null=True)
 
     def arguments(self) -> dict[str, Any]:
         """The validated data under the names that `generate_image` uses."""
         data = dict(self.validated_data)
         return {"content_item_id": data.pop("contentItemId"), **data}
+
+
+class AltTextSerializer(serializers.Serializer[Any]):
+    """The one thing about an image that can be changed."""
+
+    altText = serializers.CharField(
+        allow_null=True,
+        allow_blank=True,
+        max_length=MAX_ALT_TEXT,
+        source="alt_text",
+        help_text=_('What is seen, for those who cannot see it; "" if the picture is decorative, null for none.'),
+    )
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The text; any other field is an error, since a caller that sends one expects it to change."""
+        others = [name for name in data if name not in self.fields] if isinstance(data, Mapping) else []
+        if others:
+            raise serializers.ValidationError(
+                {str(name): [gettext("Only altText can be changed.")] for name in others}
+            )
+        return super().to_internal_value(data)
 
 
 class FilterSerializer(serializers.Serializer[Any]):
@@ -103,6 +133,11 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
     contentItemId = serializers.CharField(source="content_item_id")
     variant = WordField(choices=Variant.choices)
     status = WordField(choices=Status.choices, source="current_status")
+    altText = serializers.CharField(
+        source="alt_text",
+        allow_null=True,
+        help_text='What is seen, for those who cannot see it; null for no text, "" for a decorative picture.',
+    )
     mimeType = serializers.CharField(source="mime_type")
     createdAt = MomentField(source="created_at")
     error = ErrorField(help_text="Why there is no picture, if the generation failed.")
@@ -114,6 +149,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "imageUrl",
             "contentItemId",
             "title",
+            "altText",
             "variant",
             "status",
             "provider",
@@ -136,6 +172,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "imageUrl": self.get_imageUrl(instance),
             "contentItemId": instance.content_item_id,
             "title": instance.title,
+            "altText": instance.alt_text,
             "variant": str(instance.variant),
             "status": str(instance.current_status),
             "provider": instance.provider,

@@ -35,7 +35,7 @@ from rest_framework.views import APIView
 from ..conf import conf
 from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, RequestInProgress, TooManyGenerations
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
-from ..services import delete_image, generate_image
+from ..services import delete_image, generate_image, set_alt_text
 from ..services.generation import limit_concurrency, queue_generation
 from ..services.queue import finished, wait_for
 from ..services.request import GenerationRequest
@@ -44,6 +44,7 @@ from .authentication import check_length
 from .errors import PayloadTooLarge, RequestTimeout, exception_handler, image_location
 from .schema import documented
 from .serializers import (
+    AltTextSerializer,
     FilterSerializer,
     GenerateSerializer,
     ImageSerializer,
@@ -228,7 +229,7 @@ class ImagePagination(PageNumberPagination):
 
 
 class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
-    """List, generate, retrieve and delete images."""
+    """List, generate, retrieve and delete images, and describe them."""
 
     queryset = GeneratedImage.objects.all()
     serializer_class = ImageSerializer
@@ -249,7 +250,12 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         return images.none() if owner is None else images.filter(owner_id=owner)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
-        return GenerateSerializer if self.action in {"create", "generate"} else ImageSerializer
+        by_action = {
+            "create": GenerateSerializer,
+            "generate": GenerateSerializer,
+            "partial_update": AltTextSerializer,
+        }
+        return by_action.get(self.action, ImageSerializer)
 
     @documented("list")
     def list(self, request: Request) -> Response:
@@ -270,6 +276,14 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         image = self._find(image_id, self.get_queryset().exclude(status=Status.DELETING))
         self.check_object_permissions(request, image)
         return self._answer(image, status.HTTP_200_OK)
+
+    @documented("partial_update")
+    def partial_update(self, request: Request, image_id: str) -> Response:
+        image = self._find(image_id, self.get_queryset().exclude(status=Status.DELETING))
+        self.check_object_permissions(request, image)
+        serializer = AltTextSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return self._answer(set_alt_text(image=image, **serializer.validated_data), status.HTTP_200_OK)
 
     @documented("destroy")
     def destroy(self, request: Request, image_id: str) -> Response:

@@ -1,6 +1,6 @@
 """The app's public Python API.
 
-    from images.services import agenerate_image, delete_image, generate_image, generate_image_later
+    from images.services import agenerate_image, delete_image, generate_image, generate_image_later, set_alt_text
 
 Everything that the HTTP API, the admin and the commands do goes through these functions. `run_generation` is for the
 workers of a queue of the host's own.
@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 
 if TYPE_CHECKING:
+    from .alt_text import set_alt_text
     from .deletion import delete_image
     from .generation import agenerate_image, generate_image, generate_image_later, run_generation
 
-__all__ = ["agenerate_image", "delete_image", "generate_image", "generate_image_later", "run_generation"]
+__all__ = [
+    "agenerate_image",
+    "delete_image",
+    "generate_image",
+    "generate_image_later",
+    "run_generation",
+    "set_alt_text",
+]
 
 _MODULES = {
     "agenerate_image": "generation",
@@ -25,6 +33,7 @@ _MODULES = {
     "generate_image": "generation",
     "generate_image_later": "generation",
     "run_generation": "generation",
+    "set_alt_text": "alt_text",
 }
 
 

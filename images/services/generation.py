@@ -95,6 +95,7 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
         idempotency_scope: Up to 80 characters. The same key in another scope counts as another key. By default each
             user has a scope.
         seed: Repeats the choice of style and hints of an earlier image.
+        context: Audience, brand and mood, up to 4,000 characters; shortened, it goes into the prompt.
 
     Returns:
         The row in status `ready`; `image.public_url()` is the picture's address. `image.replayed` is true if an

@@ -1,4 +1,4 @@
-"""From a title, a description and a variant to a prompt. Pure functions, apart from `get_prompt_builder`.
+"""From a title, a description and a variant to a prompt. Pure functions, apart from those that find the builder.
 
 Prompts are in English; the title and the summary stay in their own language, between double quotes, as data. What is
 said lives in `wording`.
@@ -7,10 +7,11 @@ said lives in `wording`.
 from __future__ import annotations
 
 import html
+import inspect
 import random
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
@@ -44,7 +45,10 @@ class Prompt:
 
 
 class BuildsPrompts(Protocol):
-    """What the class in `IMAGES["PROMPT_BUILDER"]` has to offer; it need not inherit from `PromptBuilder`."""
+    """What the class in `IMAGES["PROMPT_BUILDER"]` has to offer; it need not inherit from `PromptBuilder`.
+
+    If `build` also takes `context` or `scene`, it gets them where they are not "".
+    """
 
     def build(self, *, title: str, description: str, variant: str, seed: int) -> Prompt:
         """See `PromptBuilder.build`."""
@@ -72,33 +76,44 @@ class PromptBuilder:
     Attributes:
         wording: The words.
         title_limit: How many characters of the title are used at most.
-        summary_limit: How many characters the description's summary has at most, the ellipsis included.
+        summary_limit: How many characters a description's or context's summary has at most, the ellipsis included.
+        scene_limit: How many characters of a scene are used at most.
         reading_limit: How many characters of a title or a description are read at most.
     """
 
     wording: ClassVar[Wording] = Wording()
     title_limit: ClassVar[int] = 500
     summary_limit: ClassVar[int] = 220
+    scene_limit: ClassVar[int] = 600
     reading_limit: ClassVar[int] = 8000
 
-    def build(self, *, title: str, description: str, variant: str, seed: int) -> Prompt:
-        """The prompt for one image, shorter than 2,500 characters with the standard wording.
+    def build(
+        self, *, title: str, description: str, variant: str, seed: int, context: str = "", scene: str = ""
+    ) -> Prompt:
+        """The prompt for one image, shorter than 3,000 characters with the standard wording.
 
         Args:
             title: The article's title, as the caller gave it.
             description: Anything from "" to a whole article, with or without markup and line breaks.
             variant: `hero` or `inline`.
             seed: Any integer. The same one repeats style and hints.
+            context: Audience, brand and mood, as the caller gave them. A scene has taken them into account.
+            scene: What a text model thought up for this image; it replaces the description's summary.
 
         Raises:
             ValueError: The wording has no entry for the variant.
         """
         subject = shorten(one_line(title[: self.reading_limit]), self.title_limit) or self.wording.untitled
         style = self.style(seed=seed)
+        written = shorten(plain(scene[: self.reading_limit]), self.scene_limit)
+        note = "" if written else self.summarise(context)
         parts = (
             self.subject(title=subject, variant=variant),
-            self.scene(title=subject, summary=self.summarise(description)),
-            self.wording.quoting,
+            self.written_scene(scene=written)
+            if written
+            else self.scene(title=subject, summary=self.summarise(description)),
+            self.note(context=note),
+            self.wording.quoting_more if written or note else self.wording.quoting,
             f"Style: {style.look}.",
             self.hints(seed=seed),
             self.framing(variant=variant),
@@ -109,8 +124,7 @@ class PromptBuilder:
 
     def summarise(self, description: str) -> str:
         """The beginning of a description in one plain line, or "" if it has no letter or digit."""
-        plain = one_line(without_markup(description[: self.reading_limit]))
-        return shorten(plain, self.summary_limit) if any(map(str.isalnum, plain)) else ""
+        return shorten(plain(description[: self.reading_limit]), self.summary_limit)
 
     def subject(self, *, title: str, variant: str) -> str:
         """What the image is about and what it is for. `title` is one line without double quotes."""
@@ -122,6 +136,14 @@ class PromptBuilder:
         if summary:
             return self.wording.scene_from_summary.format(summary=summary)
         return self.wording.scene_from_title.format(title=shorten(title, self.summary_limit))
+
+    def written_scene(self, *, scene: str) -> str:
+        """What the image shows, if a text model has thought up a scene. `scene` is one line without double quotes."""
+        return self.wording.written_scene.format(scene=scene)
+
+    def note(self, *, context: str) -> str:
+        """What the image is to suit, from the context's summary; "" if there is none."""
+        return self.wording.context.format(context=context) if context else ""
 
     def style(self, *, seed: int) -> Style:
         """The visual style of this image."""
@@ -173,6 +195,26 @@ def get_prompt_builder() -> BuildsPrompts:
     return builder
 
 
+def build_prompt(
+    *, title: str, description: str, variant: str, seed: int, context: str = "", scene: str = ""
+) -> Prompt:
+    """The prompt that the configured builder makes.
+
+    A builder that does not know scenes gets the scene as its description.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: See `get_prompt_builder`.
+    """
+    build: Callable[..., Prompt] = get_prompt_builder().build
+    parameters = inspect.signature(build).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    offered = {"context": context, "scene": scene}
+    more = {name: text for name, text in offered.items() if text and (takes_any or name in parameters)}
+    if scene and "scene" not in more:
+        description = scene
+    return build(title=title, description=description, variant=variant, seed=seed, **more)
+
+
 # --- untrusted text made plain -----------------------------------------------------------------------------
 #
 # One line, no markup, no invisible characters, cut at the end of a word. None of these raises for any string, and
@@ -207,16 +249,27 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+def plain(text: str) -> str:
+    """`text` in one line without markup, or "" if it has no letter or digit."""
+    line = one_line(without_markup(text))
+    return line if any(map(str.isalnum, line)) else ""
+
+
 def one_line(text: str) -> str:
     """`text` in one line: composed (NFC), single spaces, no control or invisible characters, no lone surrogates.
 
     The joiners that emoji and Persian need stay. Double quotes of any shape become single ones, so the result cannot
     leave the double quotes that it is put between.
     """
+    return visible_line(text).translate(_DOUBLE_QUOTES)
+
+
+def visible_line(text: str) -> str:
+    """The same with its quotes as they are, for readers."""
     composed = unicodedata.normalize("NFC", text)
     # Each character once: an outline of a whole article has thousands, and some sixty different ones.
     visible = composed.translate({ord(character): _visible(character) for character in set(composed)})
-    line = " ".join(visible.translate(_DOUBLE_QUOTES).split())
+    line = " ".join(visible.split())
     return line.strip(f" {_ZERO_WIDTH_JOINER}{_ZERO_WIDTH_NON_JOINER}")  # alone they would be an invisible text
 
 

@@ -21,12 +21,13 @@ from ..conf import conf
 from ..exceptions import RETRY_AFTER, IdempotencyKeyReused, InvalidRequest, RequestInProgress
 from ..models import GeneratedImage, Status, Variant, new_seed
 from .database import before_paying, committed_at_once, rows
-from .prompts import get_prompt_builder
+from .prompts import build_prompt
 from .repair import rescue
 
 MAX_CONTENT_ITEM_ID = 255
 MAX_TITLE = 500
 MAX_DESCRIPTION = 100_000
+MAX_CONTEXT = 4_000
 MAX_KEY = 255
 MAX_SCOPE = 80
 
@@ -46,11 +47,12 @@ class GenerationRequest:
     idempotency_key: str | None = None
     idempotency_scope: str | None = None
     seed: int | None = None
+    context: str | None = None
 
     def cleaned(self) -> GenerationRequest:
         """Check the arguments and normalise them.
 
-        The content item's id is kept to the letter; title and description lose white space around them.
+        The content item's id is kept to the letter; title, description and context lose white space around them.
 
         Raises:
             InvalidRequest: With `details` for every argument that is wrong.
@@ -58,11 +60,12 @@ class GenerationRequest:
         problems: dict[str, list[str]] = {}
         cleaned = replace(
             self,
-            content_item_id=_text(problems, "content_item_id", self.content_item_id, MAX_CONTENT_ITEM_ID),
-            title=_text(problems, "title", self.title, MAX_TITLE).strip(),
-            description=_text(
+            content_item_id=check_text(problems, "content_item_id", self.content_item_id, MAX_CONTENT_ITEM_ID),
+            title=check_text(problems, "title", self.title, MAX_TITLE).strip(),
+            description=check_text(
                 problems, "description", self.description or "", MAX_DESCRIPTION, required=False
             ).strip(),
+            context=check_text(problems, "context", self.context or "", MAX_CONTEXT, required=False).strip(),
             variant=str(self.variant or Variant.HERO),
             idempotency_scope=self.idempotency_scope or _default_scope(self._owner_id),
         )
@@ -157,6 +160,7 @@ class GenerationRequest:
             content_item_id=self.content_item_id,
             title=self.title,
             description=description,
+            context=self.context or "",
             variant=self.variant,
             seed=new_seed() if self.seed is None else self.seed,
             idempotency_scope=(self.idempotency_scope or "") if self.idempotency_key else "",
@@ -171,8 +175,12 @@ class GenerationRequest:
                 token=storage.new_token(),
             ),
         )
-        prompt = get_prompt_builder().build(
-            title=self.title, description=description, variant=self.variant, seed=image.seed
+        prompt = build_prompt(
+            title=self.title,
+            description=description,
+            variant=self.variant,
+            seed=image.seed,
+            context=image.context,
         )
         image.prompt, image.negative_prompt, image.style = prompt.text, prompt.negative, prompt.style
         return image
@@ -182,8 +190,9 @@ class GenerationRequest:
         return None if self.user is None else self.user.pk  # an anonymous user has none
 
     def _has_content_of(self, image: GeneratedImage) -> bool:
-        wanted = (self.content_item_id, self.title, self.description, self.variant)
-        return wanted == (image.content_item_id, image.title, image.description, image.variant)
+        # The row of a key from before there was a context has "", as a request without one has.
+        wanted = (self.content_item_id, self.title, self.description, self.context, self.variant)
+        return wanted == (image.content_item_id, image.title, image.description, image.context, image.variant)
 
 
 def _is_spent(earlier: GeneratedImage) -> bool:
@@ -207,7 +216,10 @@ def _check_printable(name: str, subject: str, value: str | None, maximum: int) -
         raise InvalidRequest(sentence, details={name: [sentence]})
 
 
-def _text(problems: dict[str, list[str]], name: str, value: Any, maximum: int, *, required: bool = True) -> str:
+def check_text(
+    problems: dict[str, list[str]], name: str, value: Any, maximum: int | None, *, required: bool = True
+) -> str:
+    """A caller's text; what is wrong with it is added to `problems` under its name."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -215,7 +227,7 @@ def _text(problems: dict[str, list[str]], name: str, value: Any, maximum: int, *
         return ""
     if required and not value.strip():
         problems[name] = ["This must not be blank."]
-    elif len(value) > maximum:
+    elif maximum is not None and len(value) > maximum:
         problems[name] = [f"This must be at most {maximum} characters long."]
     elif "\x00" in value or not _encodable(value):
         problems[name] = ["This must not contain null or surrogate characters."]

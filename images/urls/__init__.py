@@ -22,6 +22,7 @@ def _view(actions: dict[str, Any], **initkwargs: Any) -> Callable[..., HttpRespo
 
 
 _COLLECTION = {"get": "list", "post": "create"}
+_ONE = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
 _PARSERS = [*ImageViewSet.parser_classes, *FORM_PARSERS]
 
 # Old callers leave the trailing slash out and Django's APPEND_SLASH cannot redirect a POST, so both forms are routed.
@@ -32,6 +33,6 @@ urlpatterns = [
     path("api/images/generate", _view({"post": "generate"}), name="image-generate"),
     path("api/images/generate/", _view({"post": "generate"}, schema=None)),
     # An id may hold slashes: the old form is contentItemId/filename.
-    path("api/images/<path:image_id>", _view({"get": "retrieve", "delete": "destroy"}), name="image-detail"),
+    path("api/images/<path:image_id>", _view(_ONE), name="image-detail"),
     *media.urlpatterns,
 ]

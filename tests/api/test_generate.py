@@ -60,6 +60,7 @@ def test_tells_everything_the_contract_lists(api: APIClient, fake_provider: Fake
         "imageUrl": data["imageUrl"],
         "contentItemId": BODY["contentItemId"],
         "title": BODY["title"],
+        "altText": None,
         "variant": "inline",
         "status": "ready",
         "provider": "test",

@@ -115,6 +115,56 @@ class TestOwnership:
         assert api.get(path_of(image)).status_code == 200
 
 
+class TestAltText:
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [("  Boats in\n the mist ", "Boats in the mist"), ("", ""), (None, None), ("é" * 250, "é" * 250)],
+    )
+    def test_a_person_describes_the_picture_or_marks_it_as_decorative(
+        self, api: APIClient, user: User, fake_provider: FakeProvider, sent: Any, kept: Any
+    ) -> None:
+        image = make(user)
+        assert api.get(f"/api/images/{image.pk}").json()["altText"] is None
+        answer = api.patch(f"/api/images/{image.pk}", {"altText": sent}, format="json")
+        assert (answer.status_code, answer.json()["altText"]) == (200, kept)
+        assert api.get(f"/api/images/item-1/{Path(image.file_name).name}").json()["altText"] == kept
+        assert GeneratedImage.objects.get().alt_text == kept
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({"altText": "x" * 251}, "altText"),
+            ({"altText": "a\x00b"}, "altText"),
+            ({}, "altText"),
+            ({"altText": "Boats", "title": "Other"}, "title"),
+            (["altText"], "nonFieldErrors"),
+        ],
+    )
+    def test_nothing_else_can_be_changed_and_what_is_wrong_is_named(
+        self, api: APIClient, user: User, fake_provider: FakeProvider, body: Any, field: str
+    ) -> None:
+        image = make(user)
+        answer = api.patch(f"/api/images/{image.pk}", body, format="json")
+        assert (answer.status_code, list(answer.json()["details"])) == (400, [field])
+        assert GeneratedImage.objects.get().alt_text is None
+
+    def test_it_is_for_owners_and_staff(
+        self, api: APIClient, stranger: User, staff: User, fake_provider: FakeProvider
+    ) -> None:
+        path, body = f"/api/images/{make(stranger).pk}", {"altText": "Boats"}
+        assert api.patch(path, body, format="json").status_code == 404
+        assert client_for(staff).patch(path, body, format="json").json()["altText"] == "Boats"
+
+    def test_the_browsable_api_has_a_form_for_it(
+        self, anonymous: APIClient, user: User, fake_provider: FakeProvider
+    ) -> None:
+        image = make(user)
+        anonymous.force_login(user)
+        page = anonymous.get(f"/api/images/{image.pk}", headers={"accept": "text/html"}).content.decode()
+        assert 'data-method="PATCH"' in page
+        assert "&quot;altText&quot;: null" in page
+
+
 class TestDelete:
     def test_by_uuid(self, api: APIClient, user: User, fake_provider: FakeProvider, media_root: Path) -> None:
         image = make(user)

@@ -71,6 +71,16 @@ def test_deleting_ones_own_needs_the_permission_to_delete_images(
     assert api.delete(f"/api/images/{other.pk}").status_code == 404
 
 
+def test_changing_ones_own_needs_the_permission_to_change_images(
+    host: FakeProvider, api: APIClient, user: User
+) -> None:
+    path, body = f"/api/images/{made_by(user).pk}", {"altText": "Boats in the mist"}
+    refused = api.patch(path, body, format="json")
+    assert "lacks the permission images.change_generatedimage" in refused.json()["error"]
+    grant(user, "change_generatedimage")
+    assert api.patch(path, body, format="json").status_code == 200
+
+
 def test_reading_ones_own_needs_an_account_only(
     host: FakeProvider, api: APIClient, anonymous: APIClient, user: User, stranger: User
 ) -> None:

@@ -19,6 +19,7 @@ CREATE = ("post", "/api/images/")
 LIST = ("get", "/api/images/")
 RETRIEVE = ("get", "/api/images/{image_id}")
 DELETE = ("delete", "/api/images/{image_id}")
+CHANGE = ("patch", "/api/images/{image_id}")
 
 #: Status -> codes, as the contract has them for making an image.
 GENERATION_ERRORS = {
@@ -84,7 +85,7 @@ def test_an_independent_validator_finds_nothing_wrong(schema: Any) -> None:
 
 def test_every_call_of_the_contract_is_there_once(schema: Any) -> None:
     calls = {(method, path) for path, methods in schema["paths"].items() for method in methods}
-    assert calls == {GENERATE, CREATE, LIST, RETRIEVE, DELETE}
+    assert calls == {GENERATE, CREATE, LIST, RETRIEVE, CHANGE, DELETE}
 
 
 @pytest.mark.parametrize("call", [GENERATE, CREATE])
@@ -99,6 +100,7 @@ def test_every_error_of_a_generation_has_an_example(schema: Any, call: tuple[str
     [
         (LIST, {"400": "invalid_request", "401": "not_authenticated", "405": "method_not_allowed"}),
         (RETRIEVE, {"404": "not_found", "401": "not_authenticated", "405": "method_not_allowed"}),
+        (CHANGE, {"400": "invalid_request", "404": "not_found", "403": "permission_denied"}),
         (DELETE, {"404": "not_found", "403": "permission_denied", "500": "storage_error"}),
     ],
 )
@@ -108,7 +110,7 @@ def test_the_errors_of_the_other_calls_have_examples(schema: Any, call: Any, exp
 
 
 def test_every_error_has_the_one_body(schema: Any) -> None:
-    for call in (GENERATE, CREATE, LIST, RETRIEVE, DELETE):
+    for call in (GENERATE, CREATE, LIST, RETRIEVE, CHANGE, DELETE):
         for status, response in operation(schema, call)["responses"].items():
             if int(status) >= 400:
                 content = response["content"]["application/json"]
@@ -157,6 +159,9 @@ def test_requests_say_what_they_take(schema: Any) -> None:
     wanted = schema["components"]["schemas"]["ImagesGenerate"]
     assert set(wanted["required"]) == {"contentItemId", "title"}
     assert wanted["properties"]["description"]["nullable"]
+    assert wanted["properties"]["context"]["maxLength"] == 4000
+    body = operation(schema, CHANGE)["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert schema["components"]["schemas"][body.rpartition("/")[2]]["properties"].keys() == {"altText"}
 
 
 def test_callers_may_use_a_token_a_session_or_a_trusted_network(schema: Any) -> None:

@@ -39,7 +39,14 @@ class TestService:
         assert len(fake_provider.requests) == 1
 
     @pytest.mark.parametrize(
-        "change", [{"title": "Other"}, {"content_item_id": "item-2"}, {"variant": "inline"}, {"description": "Other"}]
+        "change",
+        [
+            {"title": "Other"},
+            {"content_item_id": "item-2"},
+            {"variant": "inline"},
+            {"description": "Other"},
+            {"context": "For children"},
+        ],
     )
     def test_the_same_key_with_other_content_is_refused(
         self, fake_provider: FakeProvider, change: dict[str, str]
@@ -48,6 +55,14 @@ class TestService:
         with pytest.raises(IdempotencyKeyReused):
             keyed(**change)
         assert len(fake_provider.requests) == 1
+
+    def test_a_key_from_before_there_was_a_context_stands_for_the_same_as_ever(
+        self, fake_provider: FakeProvider
+    ) -> None:
+        first = keyed(context=None)
+        assert keyed().pk == keyed(context="  ").pk == first.pk
+        with_context = keyed(idempotency_key="other", context="For children")
+        assert keyed(idempotency_key="other", context=" For children\n").pk == with_context.pk
 
     def test_a_failed_attempt_does_not_use_the_key_up_even_for_other_content(
         self, fake_provider: FakeProvider

@@ -29,6 +29,9 @@ Example:
         parser.add_argument(
             "--description", default="", help="Up to 100,000 characters; a summary goes into the prompt."
         )
+        parser.add_argument(
+            "--context", default="", help="Up to 4,000 characters: the audience, the brand, the mood."
+        )
         parser.add_argument("--variant", choices=Variant.values, default=Variant.HERO.value)
         parser.add_argument("--user", help="The name of the user who owns the image.")
         parser.add_argument("--seed", type=int, help="The seed of an earlier image repeats its style and hints.")
@@ -44,6 +47,7 @@ Example:
                 content_item_id=options["content_item"],
                 title=options["title"],
                 description=options["description"],
+                context=options["context"],
                 variant=options["variant"],
                 user=user,
                 seed=options["seed"],
@@ -65,4 +69,5 @@ Example:
     def _facts(image: GeneratedImage) -> dict[str, Any]:
         names = ("provider", "model", "variant", "width", "height", "size_bytes", "duration_ms", "seed", "style")
         facts = {name: getattr(image, name) for name in names}
+        facts |= {"context": image.context, "scene": image.scene, "altText": image.alt_text}
         return {"id": str(image.pk), "imageUrl": image.public_url(), "file": image.file.name, **facts}
