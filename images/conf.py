@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, Generic, TypeVar, overload
 
@@ -188,7 +188,8 @@ def _price(model: str, value: Any) -> Price:
         raise InvalidValue(f"must give {model!r} a price for each picture, or some of: {', '.join(known)}.")
     if "image" in value and len(value) > 1:
         raise InvalidValue(f"must give {model!r} either a price for each picture or prices for tokens.")
-    return replace(Price(), **{kind: _dollars(model, amount) for kind, amount in value.items()})
+    dollars: dict[str, Any] = {kind: _dollars(model, amount) for kind, amount in value.items()}
+    return Price(**dollars)
 
 
 def _dollars(model: str, value: Any) -> Decimal:

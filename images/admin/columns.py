@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -23,7 +24,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ..models import GeneratedImage, Status
+from ..models import CostBasis, GeneratedImage, Status
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]
@@ -134,6 +135,21 @@ class ImageColumns(AdminBase):
         """How long it took, in seconds."""
         return seconds(image.duration_ms)
 
+    @admin.display(description=_("cost"), ordering="cost")
+    def listed_cost(self, image: GeneratedImage) -> str:
+        """What it cost, to a hundredth of a cent."""
+        return dollars(image.cost, image.cost_basis)
+
+    @admin.display(description=_("cost"))
+    def exact_cost(self, image: GeneratedImage) -> str:
+        """What it cost, how that was found, and by the prices of which day."""
+        if image.cost is None:
+            return gettext("unknown")
+        day = image.prices_dated
+        dated = gettext("prices of %(date)s") % {"date": date_format(day, "SHORT_DATE_FORMAT")} if day else ""
+        basis = ", ".join(filter(None, (str(image.get_cost_basis_display()), dated)))
+        return _two_lines(dollars(image.cost, image.cost_basis, places=10), basis)
+
     @admin.display(description=_("picture"))
     def picture(self, image: GeneratedImage) -> str:
         """The picture itself, which links to the file."""
@@ -189,6 +205,17 @@ def seconds(ms: int | None) -> str:
     if ms is None:
         return NOTHING
     return gettext("%(seconds)s s") % {"seconds": number_format(ms / 1000, decimal_pos=1)}
+
+
+def dollars(usd: Decimal | None, basis: str = "", *, places: int = 4) -> str:
+    """An amount such as `$0.0412`; in words if it is unknown, or only known to be at least that."""
+    if usd is None:
+        return gettext("unknown")
+    # At least two digits behind the point, as money is written, and no zeros beyond them.
+    rounded = (round(usd, places) or usd).normalize()
+    digits = max(2, -int(rounded.as_tuple().exponent))
+    text = number_format(rounded, decimal_pos=digits, force_grouping=True)
+    return gettext("at least $%(usd)s") % {"usd": text} if basis == CostBasis.AT_LEAST else f"${text}"
 
 
 def local(moment: datetime) -> datetime:

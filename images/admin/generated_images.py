@@ -49,6 +49,7 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         "variant",
         "size",
         "duration",
+        "listed_cost",
     )
     list_display_links = ("preview",)
     list_filter = (
@@ -67,6 +68,7 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         "status_now",
         "error",
         "duration",
+        "exact_cost",
         "attempts_table",
         "reported_usage",
         "file_name",
@@ -75,7 +77,10 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
     view_on_site = False  # the page itself shows the picture and its address
     fieldsets = (
         (None, {"fields": ("picture", "address", "content_item_id", "title", "variant", "status_now", "error")}),
-        (_("Provider"), {"fields": ("provider", "model", "duration", "attempts_table", "reported_usage")}),
+        (
+            _("Provider"),
+            {"fields": ("provider", "model", "duration", "exact_cost", "attempts_table", "reported_usage")},
+        ),
         (_("Prompt"), {"fields": ("prompt", "negative_prompt", "style", "seed")}),
         (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256")}),
         (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description")}),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from rest_framework import serializers
 
 from .. import exceptions as errors
+from ..models import CostBasis
 from .authentication import ImagesSessionAuthentication, ImagesTokenAuthentication
 from .errors import RequestTimeout
 from .serializers import (
@@ -168,6 +169,7 @@ _IMAGE_EXAMPLE = {
     "height": 768,
     "createdAt": "2026-11-23T08:00:00.000Z",
     "error": None,
+    "cost": {"usd": "0.0351", "basis": "estimated"},
 }
 
 
@@ -181,6 +183,7 @@ _PENDING_EXAMPLE = {
     "mimeType": "",
     "width": None,
     "height": None,
+    "cost": None,
     "statusUrl": "https://example.com/api/images/0193a1b2-0000-4000-8000-000000000000",
 }
 
@@ -308,6 +311,18 @@ if extend_schema is not None:
                 "properties": properties,
                 "required": ["code", "message", "retryable"],
             }
+
+    class CostFieldExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+        """The `cost` of an image."""
+
+        target_class = "images.api.serializers.CostField"
+
+        def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+            properties = {
+                "usd": {"type": "string", "format": "decimal", "description": "US dollars, as text."},
+                "basis": {"type": "string", "enum": list(CostBasis.values)},
+            }
+            return {"type": "object", "nullable": True, "properties": properties, "required": ["usd", "basis"]}
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
         """Callers from trusted networks send no credentials, so there is nothing to fill in."""

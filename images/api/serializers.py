@@ -124,6 +124,23 @@ def _error(image: GeneratedImage) -> dict[str, Any] | None:
     return {"code": code, "message": message, "retryable": failure.retryable, **billed}
 
 
+class CostField(serializers.Field[Any, Any, dict[str, Any], GeneratedImage]):
+    """What the image cost; `None` if that is unknown. It is not there for callers who may not see it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(source="*", required=False, **kwargs)
+
+    def to_representation(self, value: GeneratedImage) -> Any:
+        return _cost(value)
+
+
+def _cost(image: GeneratedImage) -> dict[str, Any] | None:
+    if image.cost is None:
+        return None
+    # As text, since JSON's numbers are binary; without the zeros at its end.
+    return {"usd": f"{image.cost.normalize():f}", "basis": str(image.cost_basis)}
+
+
 class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
     """One image, as every endpoint shows it."""
 
@@ -141,6 +158,9 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
     mimeType = serializers.CharField(source="mime_type")
     createdAt = MomentField(source="created_at")
     error = ErrorField(help_text="Why there is no picture, if the generation failed.")
+    cost = CostField(
+        help_text="What it cost, all attempts together; null if that is unknown. Only for staff and the owner."
+    )
 
     class Meta:
         model = GeneratedImage
@@ -159,6 +179,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "height",
             "createdAt",
             "error",
+            "cost",
         ]
         read_only_fields = fields
 
@@ -182,10 +203,17 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "height": instance.height,
             "createdAt": format_time(instance.created_at),
             "error": _error(instance),
+            **({"cost": _cost(instance)} if self._may_see_cost(instance) else {}),
         }
 
     def get_imageUrl(self, image: GeneratedImage) -> str | None:
         return image.public_url(self.context.get("request")) or None
+
+    def _may_see_cost(self, image: GeneratedImage) -> bool:
+        """Whether the caller is staff or the owner. Callers from trusted networks have no account, so are neither."""
+        user = getattr(self.context.get("request"), "user", None)
+        owner = getattr(user, "pk", None)
+        return bool(getattr(user, "is_staff", False)) or (owner is not None and owner == image.owner_id)
 
 
 class PendingImageSerializer(ImageSerializer):

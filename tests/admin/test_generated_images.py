@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,23 @@ def test_the_page_of_an_image_in_any_status_without_a_file_is_shown(admin_client
     html = body(admin_client, page(make_image(status=status)))
     assert "no picture" in html
     assert "unknown" in html  # the usage: not reported is not zero
+
+
+@pytest.mark.parametrize(
+    ("usd", "basis", "listed", "exact"),
+    [
+        ("0.035235", "estimated", ">$0.0352<", "$0.035235"),
+        ("12", "at_least", ">at least $12.00<", "at least; a part is unknown, prices of 11/28/2026"),
+        ("0.00000123", "estimated", ">$0.00000123<", "estimated from tokens and prices, prices of 11/28/2026"),
+        (None, "", ">unknown<", "unknown"),
+    ],
+)
+def test_the_list_and_the_page_show_what_an_image_cost(
+    admin_client: Client, usd: str | None, basis: str, listed: str, exact: str
+) -> None:
+    image = make_image(cost=usd and Decimal(usd), cost_basis=basis, prices_dated=date(2026, 11, 28))
+    assert f'field-listed_cost"{listed}' in body(admin_client, LIST)
+    assert exact in body(admin_client, page(image))
 
 
 def test_hostile_text_is_escaped_on_every_page(admin_client: Client) -> None:

@@ -70,6 +70,7 @@ def test_tells_everything_the_contract_lists(api: APIClient, fake_provider: Fake
         "height": 9,
         "createdAt": data["createdAt"],
         "error": None,
+        "cost": None,
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", data["createdAt"])
 
