@@ -26,6 +26,7 @@ from django.urls import NoReverseMatch, get_script_prefix, resolve, reverse
 from django.utils import translation
 from django.utils.module_loading import import_string
 
+from . import variants
 from .conf import QUEUES, SETTINGS, Network, conf
 from .exceptions import ProviderNotConfigured
 from .local_files import unwritable_reason
@@ -57,6 +58,7 @@ URLS_MISSING = "images.W016"
 URL_SHADOWED = "images.W017"
 URL_DEPENDS_ON_LANGUAGE = "images.W018"
 APP_MISSING = "images.W019"
+VARIANT_UNUSABLE = "images.E020"
 
 #: Names of URLs that other systems rely on, with example arguments.
 _MEDIA, _API = "images:media", "images:image-list"
@@ -83,13 +85,12 @@ def check_keys(**_: Any) -> list[CheckMessage]:
             Error("IMAGES must be a dictionary.", hint='For example: IMAGES = {"PROVIDER": "gemini"}', id=UNKNOWN_KEY)
         ]
     messages = [_unknown_key(f'IMAGES["{key}"]', key, SETTINGS) for key in host if key not in SETTINGS]
-    providers = host.get("PROVIDERS")
-    for alias, entry in providers.items() if isinstance(providers, Mapping) else ():
-        known = ("BACKEND", "OPTIONS")
-        keys = entry if isinstance(entry, Mapping) else ()
-        messages += [
-            _unknown_key(f'IMAGES["PROVIDERS"]["{alias}"]["{key}"]', key, known) for key in keys if key not in known
-        ]
+    for setting, known in (("PROVIDERS", ("BACKEND", "OPTIONS")), ("VARIANTS", variants.KEYS)):
+        entries = host.get(setting)
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            keys = entry if isinstance(entry, Mapping) else ()
+            spelling = f'IMAGES["{setting}"]["{name}"]'
+            messages += [_unknown_key(f'{spelling}["{key}"]', key, known) for key in keys if key not in known]
     return messages
 
 
@@ -217,6 +218,18 @@ def check_prompt_builder(**_: Any) -> list[CheckMessage]:
         )
         return [Error(str(err), hint=hint, id=PROMPT_BUILDER_BROKEN)]
     return []
+
+
+@register(TAG)
+def check_variants(**_: Any) -> list[CheckMessage]:
+    """Check that every variant of the project's own has a usable name, ratio, purpose and framing."""
+    if _problem("variant_entries"):
+        return []  # check_values has said so
+    hint = (
+        'For example: IMAGES = {"VARIANTS": {"social": {"RATIO": "1200:630", "PURPOSE": "the preview that social '
+        'networks show", "FRAMING": "one clear subject in the middle"}}}'
+    )
+    return [Error(sentence, hint=hint, id=VARIANT_UNUSABLE) for sentence in variants.problems()]
 
 
 @register(TAG)

@@ -439,6 +439,9 @@ class Settings:
     prompt_builder = Setting(
         "", "images.services.prompts.PromptBuilder", text, "dotted path", "the class that makes the prompt"
     )
+    variant_entries = Setting(
+        "", {}, _dictionary, "dictionary", "shapes of your own, beside `hero` and `inline`", key="VARIANTS"
+    )
 
     @property
     def provider_backends(self) -> dict[str, ProviderBackend]:

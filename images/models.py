@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import uuid
 import warnings
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Self
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import Storage, storages
 from django.db import models, router
 from django.db.models.deletion import Collector
@@ -22,6 +24,8 @@ from .conf import conf
 from .exceptions import ImagesError, ProviderFailure, QueueUnavailable, find_kind
 from .fields import IdentityField, IdentityFileField
 from .pricing import AT_LEAST, ESTIMATED, REPORTED
+from .provenance import ALGORITHMIC_MEDIA, TRAINED_ALGORITHMIC_MEDIA, VOCABULARY, is_ai_generated, source_uri
+from .variants import MAX_NAME, own_variants
 
 #: The errors of requests whose process ended without recording one.
 STOPPED = (
@@ -40,6 +44,8 @@ def __getattr__(name: str) -> str:
 
 #: Characters of an alternative text; screen readers read all of it out.
 MAX_ALT_TEXT = 250
+#: The most variants beyond the configured ones that filters offer.
+MAX_OTHER_VARIANTS = 100
 
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could record that.
 STALE_AFTER = timedelta(seconds=30)
@@ -138,8 +144,22 @@ def new_seed() -> int:
 
 
 class Variant(models.TextChoices):
+    """The built-in variants. `variant_choices` has those of the host as well."""
+
     HERO = "hero", _("hero (wide, 16:9)")
     INLINE = "inline", _("inline (closer, 4:3)")
+
+
+def variant_choices() -> list[tuple[str, Any]]:
+    """The variants that callers may use, with their labels. Migrations refer to this function, not to its result.
+
+    If the setting cannot be used, these are the built-in ones: Django asks for choices before its checks can say so.
+    """
+    try:
+        own = own_variants()
+    except ImproperlyConfigured:
+        own = {}
+    return [*Variant.choices, *((name, f"{name} ({variant.ratio})") for name, variant in own.items())]
 
 
 class Status(models.TextChoices):
@@ -169,6 +189,18 @@ class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
             return self.filter(status=status).exclude(stale)
         return self.filter(status=status)
 
+    def other_variants(self, known: Iterable[str]) -> list[str]:
+        """The variants of rows that are none of `known`, for example because they have been taken away; at most 100.
+
+        The gaps between the known names are looked up in the index, and the many rows of the known ones are not read.
+        """
+        names = sorted(known)
+        gaps = models.Q(variant__gt=names[-1])
+        for after, before in zip(["", *names], names, strict=False):
+            gaps |= models.Q(variant__gt=after, variant__lt=before)
+        found = self.filter(gaps).order_by("variant").values_list("variant", flat=True)
+        return list(found.distinct()[:MAX_OTHER_VARIANTS])
+
 
 class GeneratedImage(models.Model):
     """One request for an image, and the image once it exists. It is also the record of what was paid for.
@@ -194,7 +226,8 @@ class GeneratedImage(models.Model):
     title = models.CharField(_("title"), max_length=500)
     description = models.TextField(_("description"), blank=True)
     context = models.TextField(_("context"), blank=True, default="", db_default="")
-    variant = models.CharField(_("variant"), max_length=16, choices=Variant.choices, default=Variant.HERO)
+    # Longer names would need a wider column, which an earlier release could not be rolled back to.
+    variant = models.CharField(_("variant"), max_length=MAX_NAME, choices=variant_choices, default=Variant.HERO)
     status = models.CharField(_("status"), max_length=16, choices=Status.choices, default=Status.PENDING)
 
     file_stem = IdentityField(
@@ -212,6 +245,10 @@ class GeneratedImage(models.Model):
     height = models.PositiveIntegerField(_("height"), null=True, blank=True)
     size_bytes = models.PositiveBigIntegerField(_("size in bytes"), null=True, blank=True)
     sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
+    # "" on rows of earlier releases, and if nobody knows where a file comes from: `digital_source_type` tells.
+    source_type = models.CharField(_("source (IPTC)"), max_length=64, blank=True, default="", db_default="")
+    # NULL as long as nobody has looked.
+    content_credentials = models.BooleanField(_("Content Credentials (C2PA)"), null=True, blank=True)
 
     provider = models.CharField(_("provider"), max_length=64, blank=True)
     model = models.CharField(_("model"), max_length=128, blank=True)
@@ -267,6 +304,7 @@ class GeneratedImage(models.Model):
             models.Index(fields=["owner", "-created_at"], name="images_owner_newest"),
             models.Index(fields=["status", "-created_at"], name="images_status_newest"),
             models.Index(fields=["provider", "model", "-created_at"], name="images_ledger"),
+            models.Index(fields=["variant", "-created_at"], name="images_variant_newest"),
         ]
 
     def __str__(self) -> str:
@@ -336,6 +374,22 @@ class GeneratedImage(models.Model):
     def is_ready(self) -> bool:
         """Whether there is a picture to show."""
         return self.status == Status.READY and bool(self.file)
+
+    @property
+    def digital_source_type(self) -> str:
+        """The IPTC's address for where the picture comes from; "" while there is none, and if nobody knows.
+
+        Rows of earlier releases tell it by their provider.
+        """
+        if not self.is_ready:
+            return ""
+        made_here = ALGORITHMIC_MEDIA if self.provider == "placeholder" else TRAINED_ALGORITHMIC_MEDIA
+        return source_uri(self.source_type or (made_here if self.provider else ""))
+
+    @property
+    def ai_generated(self) -> bool | None:
+        """Whether generative AI made the picture; `None` while there is no picture, and if nobody knows."""
+        return is_ai_generated(self.digital_source_type.removeprefix(VOCABULARY))
 
     def get_absolute_url(self) -> str:
         """The picture's path on this server, or "" while there is none.

@@ -43,6 +43,7 @@ from .local_files import (
 )
 from .logs import log_event
 from .models import GeneratedImage, image_storage
+from .variants import NAME as VARIANT_NAME
 
 logger = logging.getLogger("images")
 
@@ -65,7 +66,7 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNOR
 _PICTURE = re.compile(r".+\.(?:png|jpe?g|webp)", re.IGNORECASE | re.DOTALL)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 #: 12 to 14 digits: years 1973 to 5138.
-_TELLING_NAME = re.compile(r"(?P<variant>[a-z]+)-(?P<milliseconds>[0-9]{12,14})(?:-.*)?", re.DOTALL)
+_TELLING_NAME = re.compile(rf"(?P<variant>{VARIANT_NAME})-(?P<milliseconds>[0-9]{{12,14}})(?:-.*)?", re.DOTALL)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SENTENCES = {
@@ -339,7 +340,7 @@ def file_stem(*, content_item_id: str, variant: str, created_at: datetime, token
 
     Args:
         content_item_id: As the caller gave it.
-        variant: `hero` or `inline`.
+        variant: Its name, for example `hero`.
         created_at: Aware, or naive in the project's time zone (`USE_TZ = False`).
         token: From `new_token`.
     """
@@ -356,7 +357,8 @@ def read_file_name(name: str) -> tuple[str, datetime] | None:
         name: Of a file, with or without its folders.
 
     Returns:
-        The word in front, whatever it is, and the moment in UTC; `None` if the name is of another kind.
+        The variant in front, whether there is one of that name or not, and the moment in UTC; `None` if the name is
+        of another kind.
     """
     found = _TELLING_NAME.fullmatch(name.rpartition("/")[2].partition(".")[0])
     return (found["variant"], _EPOCH + timedelta(milliseconds=int(found["milliseconds"]))) if found else None

@@ -14,7 +14,19 @@ ROOT = Path(images.__file__).parent
 
 #: From the bottom up. A module may import from its own layer and from those before it.
 LAYERS: list[set[str]] = [
-    {"conf", "exceptions", "fields", "logs", "signals", "image_formats", "local_files", "price_table", "pricing"},
+    {
+        "conf",
+        "exceptions",
+        "fields",
+        "logs",
+        "signals",
+        "image_formats",
+        "local_files",
+        "price_table",
+        "pricing",
+        "provenance",
+        "variants",
+    },
     {"models"},
     {"providers", "storage"},
     {"services"},

@@ -100,6 +100,19 @@ class ImageColumns(AdminBase):
             Truncator(image.content_item_id).chars(LISTED_TEXT),
         )
 
+    @admin.display(description=_("variant"), ordering="variant")
+    def shape(self, image: GeneratedImage) -> str:
+        """The variant with its ratio; one that has been taken away keeps its name."""
+        return str(image.get_variant_display())
+
+    @admin.display(description=_("source (IPTC)"))
+    def origin(self, image: GeneratedImage) -> str:
+        """Whether generative AI made the picture, and the IPTC's term."""
+        term = image.digital_source_type.rpartition("/")[2]
+        if not term:
+            return gettext("unknown") if image.is_ready else NOTHING
+        return _two_lines(gettext("generative AI") if image.ai_generated else gettext("not generative AI"), term)
+
     @admin.display(description=_("status"), ordering="status")
     def status_and_reason(self, image: GeneratedImage) -> str:
         """The status, and for a failed image the reason and the providers that were tried."""

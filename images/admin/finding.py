@@ -18,7 +18,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ..models import GeneratedImage, GeneratedImageQuerySet, Status
+from ..models import GeneratedImage, GeneratedImageQuerySet, Status, variant_choices
 from .columns import REASONS, local
 from .gallery import Tile, tiles
 
@@ -62,6 +62,24 @@ class ReasonFilter(admin.SimpleListFilter):
         """The failed rows with the chosen code. Naming the status lets the database use its index."""
         value = self.value()
         return queryset.filter(status=Status.FAILED, error_code=value) if value else None
+
+
+class VariantFilter(admin.SimpleListFilter):
+    """By variant: those that callers may use, and those that images have although they were taken away."""
+
+    title = _("variant")
+    parameter_name = "variant"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every variant, with its ratio if there is still one."""
+        choices, images = variant_choices(), model_admin.get_queryset(request).prefetch_related(None)
+        if isinstance(images, GeneratedImageQuerySet):
+            choices += [(name, name) for name in images.other_variants(name for name, _label in choices)]
+        return choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> QuerySet[GeneratedImage] | None:
+        """The images of the chosen variant."""
+        return queryset.filter(variant=self.value()) if self.value() else None
 
 
 class NameFilter(admin.AllValuesFieldListFilter):

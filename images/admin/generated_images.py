@@ -19,7 +19,7 @@ from django.utils.translation import ngettext
 from ..api.views import non_atomic
 from ..models import GeneratedImage
 from .columns import ImageColumns, admin_url, url_name
-from .finding import ImageChangeList, NameFilter, ReasonFilter, StatusFilter, exact_matches
+from .finding import ImageChangeList, NameFilter, ReasonFilter, StatusFilter, VariantFilter, exact_matches
 from .gallery import Gallery
 from .generate_again import GenerateAgain
 from .usage import Usage
@@ -46,14 +46,14 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         "status_and_reason",
         "provider_and_model",
         "created_by",
-        "variant",
+        "shape",
         "size",
         "duration",
         "listed_cost",
     )
     list_display_links = ("preview",)
     list_filter = (
-        StatusFilter, "created_at", "variant", ("provider", NameFilter), ("model", NameFilter), ReasonFilter,
+        StatusFilter, "created_at", VariantFilter, ("provider", NameFilter), ("model", NameFilter), ReasonFilter,
     )  # fmt: skip
     list_per_page = 50
     list_max_show_all = 200
@@ -65,6 +65,7 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
     readonly_fields = (
         "picture",
         "address",
+        "shape",
         "status_now",
         "error",
         "duration",
@@ -73,16 +74,17 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         "reported_usage",
         "file_name",
         "size",
+        "origin",
     )
     view_on_site = False  # the page itself shows the picture and its address
     fieldsets = (
-        (None, {"fields": ("picture", "address", "content_item_id", "title", "variant", "status_now", "error")}),
+        (None, {"fields": ("picture", "address", "content_item_id", "title", "shape", "status_now", "error")}),
         (
             _("Provider"),
             {"fields": ("provider", "model", "duration", "exact_cost", "attempts_table", "reported_usage")},
         ),
         (_("Prompt"), {"fields": ("prompt", "negative_prompt", "style", "seed")}),
-        (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256")}),
+        (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256", "origin", "content_credentials")}),
         (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description")}),
     )
 

@@ -168,6 +168,9 @@ _IMAGE_EXAMPLE = {
     "width": 1376,
     "height": 768,
     "createdAt": "2026-11-23T08:00:00.000Z",
+    "aiGenerated": True,
+    "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+    "contentCredentials": True,
     "error": None,
     "cost": {"usd": "0.0351", "basis": "estimated"},
 }
@@ -183,6 +186,9 @@ _PENDING_EXAMPLE = {
     "mimeType": "",
     "width": None,
     "height": None,
+    "aiGenerated": None,
+    "digitalSourceType": None,
+    "contentCredentials": None,
     "cost": None,
     "statusUrl": "https://example.com/api/images/0193a1b2-0000-4000-8000-000000000000",
 }
@@ -288,6 +294,7 @@ if extend_schema is not None:
         """The words in place: as components, they would collide with other words that a host calls `status`."""
 
         target_class = "images.api.serializers.WordField"
+        match_subclasses = True
 
         def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
             words = [*self.target.choices, *([None] if self.target.allow_null else [])]

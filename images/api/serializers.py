@@ -12,8 +12,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
-from ..models import MAX_ALT_TEXT, GeneratedImage, Status, Variant
+from ..models import MAX_ALT_TEXT, GeneratedImage, Status, Variant, variant_choices
 from ..services.request import MAX_CONTENT_ITEM_ID, MAX_CONTEXT, MAX_DESCRIPTION, MAX_TITLE
+from ..variants import is_variant_name
 from .errors import format_time
 
 
@@ -34,6 +35,13 @@ class ContentItemIdField(serializers.CharField):
 
 class WordField(serializers.ChoiceField):
     """One of a few words; the OpenAPI schema lists them in place (`schema.py`)."""
+
+
+class VariantField(WordField):
+    """One of the variants that callers may use now: `IMAGES["VARIANTS"]` is read for each request."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=variant_choices(), **kwargs)
 
 
 class GenerateSerializer(serializers.Serializer[Any]):
@@ -57,7 +65,7 @@ class GenerateSerializer(serializers.Serializer[Any]):
         style={"base_template": "textarea.html"},
         help_text=_("Audience, brand and mood: what the picture should suit."),
     )
-    variant = WordField(choices=Variant.choices, default=Variant.HERO, allow_null=True)
+    variant = VariantField(default=Variant.HERO, allow_null=True)
 
     def arguments(self) -> dict[str, Any]:
         """The validated data under the names that `generate_image` uses."""
@@ -86,11 +94,23 @@ class AltTextSerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
+class VariantFilterField(serializers.ChoiceField):
+    """Also takes what may be a variant that has been taken away; the view refuses it if there are no such images."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=variant_choices(), **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if data and not is_variant_name(data):
+            self.fail("invalid_choice", input=data)
+        return str(data)
+
+
 class FilterSerializer(serializers.Serializer[Any]):
     """The list's filters; an empty value does not filter."""
 
     contentItemId = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
-    variant = serializers.ChoiceField(choices=Variant.choices, required=False, allow_blank=True)
+    variant = VariantFilterField(required=False, allow_blank=True)
     status = serializers.ChoiceField(
         choices=[choice for choice in Status.choices if choice[0] != Status.DELETING],
         required=False,
@@ -148,7 +168,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
         help_text="The absolute URL of the picture; null as long as there is none."
     )
     contentItemId = serializers.CharField(source="content_item_id")
-    variant = WordField(choices=Variant.choices)
+    variant = serializers.CharField(help_text="An image keeps the name of a variant that has been taken away.")
     status = WordField(choices=Status.choices, source="current_status")
     altText = serializers.CharField(
         source="alt_text",
@@ -157,6 +177,17 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
     )
     mimeType = serializers.CharField(source="mime_type")
     createdAt = MomentField(source="created_at")
+    aiGenerated = serializers.BooleanField(
+        source="ai_generated",
+        allow_null=True,
+        help_text="Whether generative AI made the picture; null as long as there is none, and if nobody knows.",
+    )
+    digitalSourceType = serializers.SerializerMethodField(
+        help_text="The IPTC's address for where the picture comes from; null as `aiGenerated`."
+    )
+    contentCredentials = serializers.SerializerMethodField(
+        help_text="Whether the file holds a C2PA manifest (its signature is not verified); null if nobody has looked."
+    )
     error = ErrorField(help_text="Why there is no picture, if the generation failed.")
     cost = CostField(
         help_text="What it cost, all attempts together; null if that is unknown. Only for staff and the owner."
@@ -178,6 +209,9 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "width",
             "height",
             "createdAt",
+            "aiGenerated",
+            "digitalSourceType",
+            "contentCredentials",
             "error",
             "cost",
         ]
@@ -202,12 +236,21 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "width": instance.width,
             "height": instance.height,
             "createdAt": format_time(instance.created_at),
+            "aiGenerated": instance.ai_generated,
+            "digitalSourceType": self.get_digitalSourceType(instance),
+            "contentCredentials": self.get_contentCredentials(instance),
             "error": _error(instance),
             **({"cost": _cost(instance)} if self._may_see_cost(instance) else {}),
         }
 
     def get_imageUrl(self, image: GeneratedImage) -> str | None:
         return image.public_url(self.context.get("request")) or None
+
+    def get_digitalSourceType(self, image: GeneratedImage) -> str | None:
+        return image.digital_source_type or None
+
+    def get_contentCredentials(self, image: GeneratedImage) -> bool | None:
+        return image.content_credentials if image.is_ready else None
 
     def _may_see_cost(self, image: GeneratedImage) -> bool:
         """Whether the caller is staff or the owner. Callers from trusted networks have no account, so are neither."""

@@ -33,13 +33,21 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from ..conf import conf
-from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, RequestInProgress, TooManyGenerations
+from ..exceptions import (
+    RETRY_AFTER,
+    ImageNotFound,
+    ImagesError,
+    InvalidRequest,
+    RequestInProgress,
+    TooManyGenerations,
+)
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image, set_alt_text
 from ..services.generation import limit_concurrency, queue_generation
 from ..services.queue import finished, wait_for
 from ..services.request import GenerationRequest
 from ..storage import ROOT, safe_directory
+from ..variants import variant_names
 from .authentication import check_length
 from .errors import PayloadTooLarge, RequestTimeout, exception_handler, image_location
 from .schema import documented
@@ -335,8 +343,18 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         if "contentItemId" in wanted:
             images = images.filter(content_item_id=wanted["contentItemId"])
         if "variant" in wanted:
-            images = images.filter(variant=wanted["variant"])
+            images = self._of_variant(images, wanted["variant"])
         return images.in_status(wanted["status"]) if "status" in wanted else images
+
+    @staticmethod
+    def _of_variant(images: GeneratedImageQuerySet, variant: str) -> GeneratedImageQuerySet:
+        """Those of a variant, also of one that has been taken away, as long as this caller has an image of it."""
+        found = images.filter(variant=variant)
+        names = variant_names()
+        if variant not in names and not found.exists():
+            sentence = f"Choose one of: {', '.join(names)}."
+            raise InvalidRequest(f"variant: {sentence}", details={"variant": [sentence]})
+        return found
 
     @staticmethod
     def _find(image_id: str, images: GeneratedImageQuerySet) -> GeneratedImage:

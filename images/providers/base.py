@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, final
@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 
 from ..exceptions import ProviderFailure, ProviderNotConfigured
+from ..provenance import TRAINED_ALGORITHMIC_MEDIA
 from .errors import Vendor, broken, not_delivered, too_late
 from .http import CONNECT_TIMEOUT, Call, Transport, open_call, tls_context
 from .models import Deprecation, ModelStatus, find_deprecation
@@ -58,6 +59,15 @@ class Deadline:
         return Deadline.after(self.remaining / parts)
 
 
+def nearest_ratio(wanted: tuple[int, int], offered: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The width and height on offer whose ratio is nearest to the one that is wanted; the first of equals.
+
+    Twice as wide is as far as half as wide, so ratios are compared by their logarithms.
+    """
+    target = math.log(wanted[0] / wanted[1])
+    return min(offered, key=lambda size: abs(math.log(size[0] / size[1]) - target))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
     """What to generate.
@@ -67,7 +77,7 @@ class ImageRequest:
         negative_prompt: What the image must not show, for providers that take it separately
             (`ImageProvider.supports_negative_prompt`); the prompt says it as well.
         title: The title as the caller gave it, for providers that draw it themselves.
-        variant: `hero` or `inline`.
+        variant: Its name, for example `hero`.
         aspect_ratio: Width and height as small whole numbers, for example `(16, 9)`.
         seed: Repeats the same choices; providers that cannot be seeded ignore it.
         deadline: The response has to be complete by then.
@@ -110,6 +120,8 @@ class ImageProvider(ABC):
     """
 
     supports_negative_prompt: ClassVar[bool] = False
+    #: Where its images come from, as a term of the IPTC: https://cv.iptc.org/newscodes/digitalsourcetype/.
+    source_type: ClassVar[str] = TRAINED_ALGORITHMIC_MEDIA
     #: Whether its images cost anything. If not, none of its failures counts as possibly billed.
     bills: ClassVar[bool] = True
 

@@ -21,6 +21,7 @@ from .base import (
     decode_base64,
     mapping,
     mappings,
+    nearest_ratio,
     read_json,
     reporting,
 )
@@ -47,6 +48,8 @@ _OWN_ADDRESS = "https://generativelanguage.googleapis.com"
 #: What running installations and Google's image examples use, and where fields for images appear first; the SDK's own
 #: default is v1. A base URL that ends in /v1 chooses that.
 _DEFAULT_VERSION = "v1beta"
+#: The aspect ratios that every image model of today takes; a few take more.
+_RATIOS = ((1, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 4), (9, 16), (16, 9), (21, 9))
 #: The sizes of the models of today; capital letters count.
 _SIZES = ("1K", "2K", "4K")
 _CAPITAL = re.compile(r"(?<!^)([A-Z])")
@@ -117,7 +120,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
     def build(self, request: ImageRequest) -> dict[str, Any]:
         """The arguments of `models.generate_content`, except the timeout."""
-        width, height = request.aspect_ratio
+        width, height = nearest_ratio(request.aspect_ratio, _RATIOS)
         image_config = {"aspect_ratio": f"{width}:{height}"}
         if self.options.get("image_size"):
             image_config["image_size"] = str(self.options["image_size"])

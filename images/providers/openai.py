@@ -23,6 +23,7 @@ from .base import (
     decode_base64,
     mapping,
     mappings,
+    nearest_ratio,
     read_json,
     reporting,
 )
@@ -318,6 +319,7 @@ _QUALITIES = ("auto", "low", "medium", "high", "xhigh", "max", "standard", "hd")
 _FORMATS = ("png", "jpeg", "webp")
 #: Of the GPT image models from 2 on, in pixels.
 _LONGEST_SIDE, _SMALLEST_SIZE, _LARGEST_SIZE = 3840, 655_360, 8_294_400
+_MAX_STRETCH = 3
 
 
 def size_doubt(model: str, size: str) -> str:
@@ -332,7 +334,7 @@ def size_doubt(model: str, size: str) -> str:
     if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
         return "is not a size such as 1536x1024."
     name = model.rpartition("/")[2]
-    width, height = map(int, size.split("x"))
+    width, height = _sides(size)
     for pattern, literals in _FAMILIES:
         if pattern.match(name):
             smaller = ("256x256", "512x512") if name.startswith("dall-e-2") else ()
@@ -342,7 +344,7 @@ def size_doubt(model: str, size: str) -> str:
         return ""  # A model of another vendor's.
     if width % _STEP or height % _STEP:
         return f"is not a size of this model: both sides have to be multiples of {_STEP}."
-    if max(width, height) > 3 * min(width, height):
+    if max(width, height) > _MAX_STRETCH * min(width, height):
         return "is not a size of this model: the longer side may be three times the shorter one at the most."
     if max(width, height) > _LONGEST_SIDE or not _SMALLEST_SIZE <= width * height <= _LARGEST_SIZE:
         return (
@@ -379,22 +381,36 @@ def size_for(model: str, aspect_ratio: tuple[int, int]) -> str:
         aspect_ratio: Width and height as small whole numbers.
 
     Returns:
-        The family's closest literal, or the largest size of exactly this ratio that is not above 1536x864 in area.
+        The family's nearest literal, or the largest size of exactly this ratio that is not above 1536x864 in area, or
+        the nearest size if the model accepts none of exactly this ratio.
     """
     width, height = aspect_ratio
     name = model.rpartition("/")[2]
-    for pattern, (wide, square, tall) in _FAMILIES:
+    for pattern, literals in _FAMILIES:
         if pattern.match(name):
-            return square if width == height else wide if width > height else tall
-    return "{}x{}".format(*_exact(width, height))
+            sizes = {_sides(literal): literal for literal in literals}
+            return sizes[nearest_ratio(aspect_ratio, sizes)]
+    if max(width, height) > _MAX_STRETCH * min(width, height):
+        width, height = (_MAX_STRETCH, 1) if width > height else (1, _MAX_STRETCH)
+    return "{}x{}".format(*(_exact(width, height) or nearest_ratio((width, height), _grid())))
 
 
-def _exact(width: int, height: int) -> tuple[int, int]:
-    """The largest multiple of the ratio whose sides are multiples of 16 and whose area fits."""
+def _sides(size: str) -> tuple[int, int]:
+    width, _, height = size.partition("x")
+    return int(width), int(height)
+
+
+def _exact(width: int, height: int) -> tuple[int, int] | None:
+    """The largest legal size of exactly this ratio, with sides that are multiples of 16; `None` if there is none."""
     common = math.gcd(width, height)
     unit_width, unit_height = width // common * _STEP, height // common * _STEP
     factor = math.isqrt(_LARGEST_AREA // (unit_width * unit_height))
-    if factor == 0:  # A ratio such as 97:89 has no small multiple: the nearest one below, on the grid.
-        scale = math.sqrt(_LARGEST_AREA / (width * height)) / _STEP
-        return max(1, int(width * scale)) * _STEP, max(1, int(height * scale)) * _STEP
-    return unit_width * factor, unit_height * factor
+    size = unit_width * factor, unit_height * factor
+    return size if size[0] * size[1] >= _SMALLEST_SIZE else None
+
+
+def _grid() -> list[tuple[int, int]]:
+    """For each height the largest width whose area fits, if the shape is legal."""
+    heights = range(_STEP, _LONGEST_SIDE + 1, _STEP)
+    widest = [(_LARGEST_AREA // height // _STEP * _STEP, height) for height in heights]
+    return [size for size in widest if min(size) and max(size) <= _MAX_STRETCH * min(size)]

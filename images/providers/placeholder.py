@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..exceptions import ProviderNotConfigured, ProviderTimeout
+from ..provenance import ALGORITHMIC_MEDIA
 from .base import Deadline, ImageProvider, ImageRequest
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class PlaceholderProvider(ImageProvider):
     """
 
     bills = False
+    source_type = ALGORITHMIC_MEDIA
 
     @property
     def model(self) -> str:
@@ -128,7 +130,8 @@ def _draw_png(request: ImageRequest) -> bytes:
     rng = random.Random(f"{request.seed}:{request.title}".encode("utf-8", "surrogatepass"))  # noqa: S311
     palette = choose_palette(rng)
     picture = draw_background(rng, canvas_size(request.aspect_ratio), palette)
-    draw_words(picture, request.title, palette.ink)
+    width, height = request.aspect_ratio
+    draw_words(picture, request.title, palette.ink, variant=f"{request.variant} · {width}:{height}")
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)  # twice as fast as the default and a fifth larger
     return buffer.getvalue()
@@ -457,13 +460,14 @@ def _with_ellipsis(line: str, width: float, measure: Callable[[str], float]) -> 
     return f"{line.rstrip(' ,.;:!?…-–—(')}…"
 
 
-def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int]) -> None:
-    """Set the title, if there is anything to set, and the caption that marks a placeholder.
+def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int], *, variant: str = "") -> None:
+    """Set the title, if there is anything to set, the variant, and the caption that marks a placeholder.
 
     Args:
         picture: An RGB picture; it is changed.
         title: Any text.
         ink: The colour; it has to stand out from everything in the picture.
+        variant: What stands in the corner opposite the caption.
     """
     from PIL import ImageDraw
 
@@ -478,5 +482,6 @@ def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int]) -> N
         baseline = (height - (len(block.lines) - 1) * step + block.size * 0.73) / 2
         for index, line in enumerate(block.lines):
             draw.text((margin, baseline + index * step), line, font=font, fill=ink, anchor="ls")
-    caption = load_font(round(height * _CAPTION))
-    draw.text((width - margin / 2, height - margin / 2), CAPTION, font=caption, fill=ink, anchor="rs")
+    caption, foot = load_font(round(min(picture.size) * _CAPTION)), height - margin / 2
+    draw.text((width - margin / 2, foot), CAPTION, font=caption, fill=ink, anchor="rs")
+    draw.text((margin / 2, foot), variant, font=caption, fill=ink, anchor="ls")

@@ -68,6 +68,7 @@ class VerifiedImage:
     """A verified image, and the provider that made it."""
 
     provider: str
+    source_type: str
     image: ProviderImage
     info: ImageInfo
 
@@ -156,7 +157,8 @@ def _attempt(
         can_bill = provider.bills
         image = provider.generate(request_for(provider, deadline))
         model, code, request_id, usage = image.model or model, "ok", image.request_id, counts(image.usage)
-        return VerifiedImage(provider=alias, image=image, info=_judge(alias, image))
+        info = _judge(alias, image)
+        return VerifiedImage(provider=alias, source_type=provider.source_type, image=image, info=info)
     except ImagesError as err:
         code = err.code
         if isinstance(err, ProviderFailure):

@@ -24,17 +24,17 @@ from django.utils import timezone
 
 from .. import storage
 from ..conf import conf
-from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, TooManyGenerations
+from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, InvalidRequest, TooManyGenerations
 from ..logs import log_event
 from ..models import GeneratedImage, Status
 from ..pricing import cost_of
 from ..providers import Deadline, ImageProvider, ImageRequest
 from ..providers.http import bounded_memory
 from ..signals import image_generated, image_generation_failed
+from ..variants import aspect_ratio_of
 from . import queue
 from .database import release_connections, rows
 from .failover import VerifiedImage, ask_providers
-from .prompts import ASPECT_RATIOS
 from .repair import fail_stopped
 from .request import GenerationRequest
 
@@ -89,7 +89,7 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
         content_item_id: What the image belongs to, in the caller's own terms; 1 to 255 characters.
         title: 1 to 500 characters.
         description: Up to 100,000 characters; a summary of it goes into the prompt.
-        variant: `"hero"` (16:9) or `"inline"` (4:3).
+        variant: `"hero"` (16:9), `"inline"` (4:3), or a name from `IMAGES["VARIANTS"]`.
         user: The user who will own the image and see it in the API.
         idempotency_key: Up to 255 characters. The same key and content return the same image, which is paid for once.
         idempotency_scope: Up to 80 characters. The same key in another scope counts as another key. By default each
@@ -280,6 +280,7 @@ class GenerationRun:
     def _make(self) -> None:
         log_event(logger, logging.INFO, "generation_started", **self._names())
         try:
+            self.aspect_ratio = self._find_aspect_ratio()
             storage.check_space(self.image.file_stem)
             release_connections()
             with bounded_memory():  # only a few images are read, verified and written at once
@@ -291,6 +292,13 @@ class GenerationRun:
             self._fail(err)
             raise
 
+    def _find_aspect_ratio(self) -> tuple[int, int]:
+        """The variant's, which may have been taken away while the request waited in the queue."""
+        found = aspect_ratio_of(self.image.variant)
+        if found is None:
+            raise InvalidRequest(f"The variant {self.image.variant!r} has been taken away. Ask for another one.")
+        return found
+
     def _request(self, provider: ImageProvider, deadline: Deadline) -> ImageRequest:
         image = self.image
         return ImageRequest(
@@ -298,7 +306,7 @@ class GenerationRun:
             negative_prompt=image.negative_prompt if provider.supports_negative_prompt else "",
             title=image.title,
             variant=image.variant,
-            aspect_ratio=ASPECT_RATIOS[image.variant],
+            aspect_ratio=self.aspect_ratio,
             seed=image.seed,
             deadline=deadline,
         )
@@ -309,6 +317,7 @@ class GenerationRun:
         image.mime_type, image.size_bytes = verified.info.mime_type, len(data)
         image.width, image.height = verified.info.width, verified.info.height
         image.sha256 = hashlib.sha256(data).hexdigest()
+        image.source_type, image.content_credentials = verified.source_type, verified.info.content_credentials
         self._record_provider(verified.provider, verified.image.model)
         image.usage = dict(verified.image.usage) if verified.image.usage is not None else None
 
@@ -409,6 +418,7 @@ _UNRECORDED = "The image was made, but could not be recorded. The operator can r
 _OUTCOME = {
     "status", "file", "mime_type", "width", "height", "size_bytes", "sha256", "provider", "model", "usage",
     "attempts", "cost", "cost_basis", "prices_dated", "duration_ms", "error_code", "error_message", "finished_at",
+    "source_type", "content_credentials",
 }  # fmt: skip
 
 

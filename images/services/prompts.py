@@ -1,4 +1,4 @@
-"""From a title, a description and a variant to a prompt. Pure functions, apart from those that find the builder.
+"""From a title, a description and a variant to a prompt. Pure functions, apart from what they read of the settings.
 
 Prompts are in English; the title and the summary stay in their own language, between double quotes, as data. What is
 said lives in `wording`.
@@ -19,10 +19,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..conf import conf
+from ..variants import BUILT_IN, own_variants
 from .wording import Style, Wording
 
-#: Variant -> width and height of its picture as small whole numbers.
-ASPECT_RATIOS: dict[str, tuple[int, int]] = {"hero": (16, 9), "inline": (4, 3)}
+#: Built-in variant -> width and height of its picture. `images.variants.aspect_ratio_of` knows the host's as well.
+ASPECT_RATIOS: dict[str, tuple[int, int]] = dict(BUILT_IN)
 
 Option = TypeVar("Option")
 
@@ -95,13 +96,13 @@ class PromptBuilder:
         Args:
             title: The article's title, as the caller gave it.
             description: Anything from "" to a whole article, with or without markup and line breaks.
-            variant: `hero` or `inline`.
+            variant: `hero`, `inline`, or a name from `IMAGES["VARIANTS"]`.
             seed: Any integer. The same one repeats style and hints.
             context: Audience, brand and mood, as the caller gave them. A scene has taken them into account.
             scene: What a text model thought up for this image; it replaces the description's summary.
 
         Raises:
-            ValueError: The wording has no entry for the variant.
+            ValueError: Neither the wording nor `IMAGES["VARIANTS"]` has an entry for the variant.
         """
         subject = shorten(one_line(title[: self.reading_limit]), self.title_limit) or self.wording.untitled
         style = self.style(seed=seed)
@@ -128,7 +129,7 @@ class PromptBuilder:
 
     def subject(self, *, title: str, variant: str) -> str:
         """What the image is about and what it is for. `title` is one line without double quotes."""
-        purpose = self._of_variant(self.wording.purposes, variant)
+        purpose = self._of_variant("purpose", self.wording.purposes, variant)
         return self.wording.subject.format(title=title, purpose=purpose)
 
     def scene(self, *, title: str, summary: str) -> str:
@@ -160,7 +161,7 @@ class PromptBuilder:
 
     def framing(self, *, variant: str) -> str:
         """How the picture is framed."""
-        return f"Framing: {self._of_variant(self.wording.framings, variant)}."
+        return f"Framing: {self._of_variant('framing', self.wording.framings, variant)}."
 
     def exclusions(self) -> str:
         """What the image must not show, as part of the prompt."""
@@ -171,10 +172,14 @@ class PromptBuilder:
         return self.wording.negative
 
     @staticmethod
-    def _of_variant(words: Mapping[str, str], variant: str) -> str:
-        if variant not in words:
-            raise ValueError(f"There is no wording for the variant {variant!r}, only for: {', '.join(words)}.")
-        return words[variant]
+    def _of_variant(part: str, words: Mapping[str, str], variant: str) -> str:
+        if variant in words:
+            return words[variant]
+        own = own_variants()
+        if variant not in own:
+            known = ", ".join([*words, *own])
+            raise ValueError(f"There is no wording for the variant {variant!r}, only for: {known}.")
+        return str(getattr(own[variant], part))
 
 
 def get_prompt_builder() -> BuildsPrompts:

@@ -36,7 +36,10 @@ BATCH = 500
 #: How many files without a row get one with the same statement.
 ADOPTED_AT_ONCE = 100
 #: Everything but the long texts.
-COLUMNS = ("pk", "status", "file", "file_stem", "size_bytes", "sha256", "deadline_at", "created_at", "started_at")
+COLUMNS = (
+    "pk", "status", "file", "file_stem", "size_bytes", "sha256", "deadline_at", "created_at", "started_at",
+    "provider", "content_credentials",
+)  # fmt: skip
 #: A half-written file older than this does not belong to a running generation.
 LEFTOVER_AFTER = timedelta(hours=1)
 #: How many folders deep to look. Our own names have one folder below `draft-images/`; imported ones may have more.
@@ -143,7 +146,8 @@ def reconcile(
 
     Args:
         apply: Repair the discrepancies; otherwise nothing is changed.
-        verify: Also read every image and compare its size and digest with the row.
+        verify: Also read every image, compare its size and digest with the row, and look for Content Credentials in
+            the images of earlier releases.
         delete_orphans: Remove files without a row instead of adopting them.
         accept_loss: Continue even if the database has images and the storage has no file at all.
         progress: Called with the stage (`"rows"` or `"files"`) and how many have been examined so far.
@@ -155,7 +159,7 @@ def reconcile(
         images.exceptions.StorageError: The storage is not available; the rows are left as they are.
     """
     check_storage(accept_loss=accept_loss)
-    problems = row_problems(verify=verify, accept_loss=accept_loss, count=_counter("rows", progress))
+    problems = row_problems(verify=verify, accept_loss=accept_loss, apply=apply, count=_counter("rows", progress))
     yield from _discrepancies(problems, apply=apply)
     problems = file_problems(delete_orphans=delete_orphans, count=_counter("files", progress))
     yield from _discrepancies(problems, apply=apply)
@@ -212,12 +216,13 @@ def _counter(stage: str, progress: Progress | None) -> Callable[[int], None]:
 # --- problems of rows ---------------------------------------------------------------------------------------------
 
 
-def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[Problem]:
+def row_problems(*, verify: bool, accept_loss: bool, apply: bool = False, count: Count) -> Iterator[Problem]:
     """The problems of rows.
 
     Args:
         verify: Also read the files of ready rows.
         accept_loss: Continue even if no ready row has a file.
+        apply: Record what nobody has looked at in the files that are read. That is no problem, so none is reported.
         count: Called with the number of rows of each batch.
 
     Raises:
@@ -229,7 +234,7 @@ def row_problems(*, verify: bool, accept_loss: bool, count: Count) -> Iterator[P
             yield from _carefully(row, _stale)
     for batch in _batches(rows().filter(status=Status.DELETING), count):
         yield from map(_half_deleted, batch)
-    look = partial(_ready, verify=verify)
+    look = partial(_ready, verify=verify, apply=apply)
     for batch in _batches(rows().filter(status=Status.READY), count):
         problems = [problem for row in batch for problem in _carefully(row, look)]
         if any(problem.kind == Kind.MISSING for problem in problems):
@@ -295,11 +300,14 @@ def _half_deleted(row: GeneratedImage) -> Problem:
     return row_problem(row, Kind.HALF_DELETED, sentence, partial(repair.finish_deletion, row))
 
 
-def _ready(row: GeneratedImage, *, verify: bool) -> Problem | None:
+def _ready(row: GeneratedImage, *, verify: bool, apply: bool) -> Problem | None:
     name = row.file.name or ""
     contents = look_into(name) if verify and name else None
     if contents:
-        return _differing(row, name, contents)
+        problem = _differing(row, name, contents)
+        if apply and not problem and row.content_credentials is None:
+            repair.correct(row, name, contents)
+        return problem
     if is_missing(name):
         sentence = "The image's file is missing; the image counts as failed."
         return row_problem(row, Kind.MISSING, sentence, partial(repair.fail_missing, row))

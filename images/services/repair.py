@@ -23,8 +23,10 @@ from ..exceptions import ImageNotFound, ImagesError, QueueUnavailable, StorageEr
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STOPPED, GeneratedImage, Status, Variant
+from ..provenance import TRAINED_ALGORITHMIC_MEDIA
 from ..signals import image_generated, image_generation_failed
 from ..storage import content_item_of, is_missing, modified_at, possible_names, read_file_name
+from ..variants import variant_names
 from .database import rows
 from .deletion import delete_image
 
@@ -38,7 +40,13 @@ def record_file(row: GeneratedImage, name: str, contents: Contents) -> bool:
     """Make a pending or failed row ready with the whole image that was made for it."""
     finished = modified_at(name) or timezone.now()
     done = _change(
-        row, status=Status.READY, finished_at=finished, error_code="", error_message="", **facts(name, contents)
+        row,
+        status=Status.READY,
+        finished_at=finished,
+        error_code="",
+        error_message="",
+        source_type="" if row.provider else source_of(name),
+        **facts(name, contents),
     )
     if done:
         _send_signal(row.pk, None)
@@ -132,7 +140,17 @@ def facts(name: str, contents: Contents) -> dict[str, Any]:
         "height": info.height,
         "size_bytes": contents.size,
         "sha256": contents.sha256,
+        "content_credentials": info.content_credentials,
     }
+
+
+def source_of(name: str) -> str:
+    """Where a file comes from that nobody saw being made, by its name: a term of the IPTC, or "" if that is unknown.
+
+    The names that this app and the old service give are given only to pictures that a provider has made.
+    """
+    told = read_file_name(name)
+    return TRAINED_ALGORITHMIC_MEDIA if told and told[0] in variant_names() else ""
 
 
 def _send_signal(pk: uuid.UUID, error: ImagesError | None) -> None:
@@ -226,11 +244,12 @@ def row_of_file(name: str, contents: Contents, *, modified: datetime | None) -> 
         created = timezone.make_naive(created, timezone.get_default_timezone())
     return GeneratedImage(
         content_item_id=content_item_of(name),
-        variant=variant if variant in Variant.values else Variant.HERO,
+        variant=variant if variant in variant_names() else Variant.HERO,
         status=Status.READY,
         file_stem=name.rpartition(".")[0],
         created_at=created,
         finished_at=created,
+        source_type=source_of(name),
         **facts(name, contents),
     )
 

@@ -20,6 +20,7 @@ from .. import storage
 from ..conf import conf
 from ..exceptions import RETRY_AFTER, IdempotencyKeyReused, InvalidRequest, RequestInProgress
 from ..models import GeneratedImage, Status, Variant, new_seed
+from ..variants import variant_names
 from .database import before_paying, committed_at_once, rows
 from .prompts import build_prompt
 from .repair import rescue
@@ -69,8 +70,8 @@ class GenerationRequest:
             variant=str(self.variant or Variant.HERO),
             idempotency_scope=self.idempotency_scope or _default_scope(self._owner_id),
         )
-        if cleaned.variant not in Variant.values:
-            problems["variant"] = [f"Choose one of: {', '.join(Variant.values)}."]
+        if cleaned.variant not in (names := variant_names()):
+            problems["variant"] = [f"Choose one of: {', '.join(names)}."]
         if problems:
             sentences = [f"{name}: {' '.join(texts)}" for name, texts in problems.items()]
             raise InvalidRequest(" ".join(sentences), details=problems)

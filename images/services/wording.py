@@ -109,7 +109,7 @@ class Wording:
 
     Attributes:
         subject: The opening; may use `{title}` and `{purpose}`.
-        purposes: Variant -> what the image is for.
+        purposes: Variant -> what the image is for. What is missing comes from `IMAGES["VARIANTS"]`.
         scene_from_summary: What to show if there is a description; may use `{summary}`.
         scene_from_title: What to show if there is none; may use `{title}`.
         written_scene: What to show if a text model has thought up a scene; may use `{scene}`.
@@ -119,7 +119,7 @@ class Wording:
         styles: One of them is chosen.
         moods: One of them is chosen, as it is from `details`, `palettes` and `cameras`.
         hints: The sentence for the chosen hints; may use `{mood}`, `{detail}`, `{palette}` and `{camera}`.
-        framings: Variant -> how the picture is framed.
+        framings: Variant -> how the picture is framed; as `purposes`.
         exclusions: What the image must not show, as sentences of the prompt.
         negative: The same as a list, for providers that take a negative prompt.
         untitled: The replacement for a title of which nothing is left.

@@ -69,6 +69,9 @@ def test_tells_everything_the_contract_lists(api: APIClient, fake_provider: Fake
         "width": 16,
         "height": 9,
         "createdAt": data["createdAt"],
+        "aiGenerated": True,
+        "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+        "contentCredentials": False,
         "error": None,
         "cost": None,
     }

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError, CommandParser
 
-from ...models import GeneratedImage, Variant
+from ...models import GeneratedImage, Variant, variant_choices
 from ...services import generate_image
 from ..base import ImagesCommand, ProgressLine
 
@@ -32,7 +32,9 @@ Example:
         parser.add_argument(
             "--context", default="", help="Up to 4,000 characters: the audience, the brand, the mood."
         )
-        parser.add_argument("--variant", choices=Variant.values, default=Variant.HERO.value)
+        parser.add_argument(
+            "--variant", choices=[name for name, _label in variant_choices()], default=Variant.HERO.value
+        )
         parser.add_argument("--user", help="The name of the user who owns the image.")
         parser.add_argument("--seed", type=int, help="The seed of an earlier image repeats its style and hints.")
         parser.add_argument(
