@@ -25,7 +25,7 @@ from .api.views import ImagesAPIView
 from .exceptions import ImagesError
 from .models import GeneratedImage, Status
 from .services.database import rows
-from .signals import image_deleted, image_generated, image_generation_failed
+from .signals import image_deleted, image_generated, image_generation_failed, queue_incident
 
 try:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
@@ -57,6 +57,10 @@ ERRORS = Counter(
     [*_LABELS[:2], "code"], registry=_registry,
 )  # fmt: skip
 DELETED = Counter("images_deleted", "Pictures that were deleted.", registry=_registry)
+INCIDENTS = Counter(
+    "images_queue_incidents", "What went wrong between the queue, its workers and the rows, or was put right.",
+    ["kind"], registry=_registry,
+)  # fmt: skip
 
 
 def connect() -> None:
@@ -64,6 +68,7 @@ def connect() -> None:
     image_generated.connect(_count_ready, dispatch_uid="images.metrics")
     image_generation_failed.connect(_count_failed, dispatch_uid="images.metrics")
     image_deleted.connect(_count_deleted, dispatch_uid="images.metrics")
+    queue_incident.connect(_count_incident, dispatch_uid="images.metrics")
 
 
 def _count_ready(image: GeneratedImage, **_: Any) -> None:
@@ -77,6 +82,10 @@ def _count_failed(image: GeneratedImage, error: ImagesError, **_: Any) -> None:
 
 def _count_deleted(**_: Any) -> None:
     DELETED.inc()
+
+
+def _count_incident(kind: str, **_: Any) -> None:
+    INCIDENTS.labels(kind).inc()
 
 
 def _count(image: GeneratedImage, outcome: str) -> None:

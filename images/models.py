@@ -287,6 +287,9 @@ class GeneratedImage(models.Model):
     # Empty while the request waits in the queue; afterwards it identifies the run that has claimed the row.
     started_at = models.DateTimeField(_("started"), null=True, blank=True, editable=False)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True, editable=False)
+    # While the request waits in the queue: when workers may put it there once more (`services.outbox`), if a moment
+    # other than the default is meant.
+    republish_at = models.DateTimeField(null=True, blank=True, editable=False)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True, editable=False)
 
     objects = GeneratedImageQuerySet.as_manager()

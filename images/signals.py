@@ -10,3 +10,7 @@ image_generation_failed = Signal()
 
 #: An image and its file are gone. Arguments: `image` (the instance as it was).
 image_deleted = Signal()
+
+#: Something went wrong between the queue, its workers and the rows, or was put right. Arguments: `kind`
+#: (`images.services.incidents.Incident`), `image_id` (a `UUID`; there may be no such row any more).
+queue_incident = Signal()

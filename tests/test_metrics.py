@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -22,7 +23,7 @@ from rest_framework.test import APIClient
 
 from images import exceptions, metrics, signals
 from images.models import GeneratedImage
-from images.services import delete_image, generate_image
+from images.services import delete_image, generate_image, run_generation
 from tests.conftest import client_for
 from tests.crash.server import migrated_database
 from tests.fakes.provider_server import ProviderServer
@@ -60,7 +61,9 @@ def counted(fake_provider: FakeProvider, staff: User) -> Iterator[Samples]:
             return read(api.get("/metrics").content.decode()).get(key, 0.0) - before.get(key, 0.0)
 
         yield growth
-    for signal in (signals.image_generated, signals.image_generation_failed, signals.image_deleted):
+    for signal in (
+        signals.image_generated, signals.image_generation_failed, signals.image_deleted, signals.queue_incident,
+    ):  # fmt: skip
         signal.disconnect(dispatch_uid="images.metrics")
 
 
@@ -91,6 +94,10 @@ class TestCounts:
         assert counted("images_generations_total", **failed, outcome="provider_timeout") == 1
         for code in ("provider_unreachable", "provider_timeout"):
             assert counted("images_provider_errors_total", provider="test", model="", code=code) == 1
+
+    def test_what_went_wrong_between_queue_and_rows(self, counted: Samples) -> None:
+        run_generation(uuid.uuid4())
+        assert counted("images_queue_incidents_total", kind="unknown") == 1
 
     def test_what_is_under_way_and_what_waits(self, counted: Samples) -> None:
         now = timezone.now()

@@ -8,17 +8,21 @@ the row (`images.services.queue`), however often the task is delivered. No resul
 from __future__ import annotations
 
 import logging
+import math
+import random
+import threading
 import uuid
 from typing import Any
 
 from celery import Task, current_app, shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 from ..conf import conf
 from ..exceptions import StorageError
 from ..logs import log_event
 from ..services.generation import run_generation
+from ..services.outbox import tend
 from ..services.queue import worker_lost
 
 logger = logging.getLogger("images")
@@ -29,6 +33,12 @@ TASK = "images.generate_image"
 SOFT_GRACE, GRACE = 10, 20
 #: How publishing is retried if the broker does not answer: about a second in all.
 RETRY_POLICY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
+#: Seconds after which a task comes back if the database or the storage does not answer: at first, and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+#: Its workers publish again what the queue has lost.
+REPUBLISHES = True
+#: Seconds between two times that a worker looks for it, give or take a half, so that workers do not look together.
+TEND_EVERY = 10.0
 
 
 class GenerationTask(Task):  # type: ignore[misc]
@@ -69,12 +79,29 @@ def _generate(task: Any, image_id: str, began: bool = False) -> None:
     except SoftTimeLimitExceeded:
         worker_lost(uuid.UUID(image_id))  # if the run was interrupted before it could record how it ended
         raise
+    except (OperationalError, InterfaceError, StorageError) as err:
+        raise _again_soon(task, err, began=redelivered) from err
     if pause is not None:
-        raise task.retry(kwargs={"began": True}, countdown=pause, max_retries=None)
+        raise task.retry(kwargs={"began": True}, countdown=pause)
+
+
+def _again_soon(task: Any, err: Exception, *, began: bool) -> Exception:
+    """Let a task come back that could not look at its row or its file, until IMAGE_QUEUE_TIMEOUT is about over."""
+    pause = min(FIRST_PAUSE * 2**task.request.retries, LONGEST_PAUSE) * random.uniform(0.5, 1.5)  # noqa: S311
+    most = math.ceil(conf.queue_timeout / LONGEST_PAUSE + math.log2(LONGEST_PAUSE / FIRST_PAUSE))
+    log_event(logger, logging.WARNING, "generation_postponed", error=type(err).__name__, seconds=round(pause, 1))
+    again: Exception = task.retry(exc=err, kwargs={"began": began}, countdown=pause, max_retries=most, throw=False)
+    return again
 
 
 generate_task: Any = shared_task(
-    _generate, bind=True, base=GenerationTask, name=TASK, acks_late=True, ignore_result=True
+    _generate,
+    bind=True,
+    base=GenerationTask,
+    name=TASK,
+    acks_late=True,
+    ignore_result=True,
+    max_retries=None,  # Celery's default of three would hold for `retry(max_retries=None)`, too
 )
 
 
@@ -121,4 +148,38 @@ def _forget_connections() -> None:
             connection.close_pool()  # type: ignore[attr-defined]
 
 
+_stopping = threading.Event()
+
+
+def _start_tending(**_: Any) -> None:
+    """Look after the rows in a thread of the worker's main process, which is free however busy the pool is."""
+    if conf.queue:
+        threading.Thread(target=_tend_until_stopped, name="images-outbox", daemon=True).start()
+
+
+def _tend_until_stopped() -> None:
+    _leave_pools_alone()
+    while not _stopping.wait(TEND_EVERY * random.uniform(0.5, 1.5)):  # noqa: S311
+        try:
+            tend()
+        except Exception as err:  # noqa: BLE001  (of the database or of the broker's client; both may come back)
+            log_event(logger, logging.WARNING, "outbox_failed", error=type(err).__name__)
+        finally:
+            connections.close_all()  # those of this thread
+
+
+def _leave_pools_alone() -> None:
+    """Give this thread connections of its own: a pool would not survive in the processes that `prefork` forks."""
+    for alias in connections:
+        connection = connections[alias].copy()
+        connection.settings_dict["OPTIONS"].pop("pool", None)
+        connections[alias] = connection
+
+
+def _stop_tending(**_: Any) -> None:
+    _stopping.set()
+
+
 signals.task_failure.connect(_after_failure, weak=False)
+signals.worker_ready.connect(_start_tending, weak=False)
+signals.worker_shutting_down.connect(_stop_tending, weak=False)

@@ -19,14 +19,14 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, transaction
+from django.db import Error, InterfaceError, OperationalError, connections, transaction
 from django.utils import timezone
 
 from .. import storage
 from ..conf import conf
 from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, InvalidRequest, TooManyGenerations
 from ..logs import log_event
-from ..models import GeneratedImage, Status
+from ..models import STALE_AFTER, GeneratedImage, Status
 from ..pricing import cost_of
 from ..providers import Deadline, ImageProvider, ImageRequest
 from ..providers.http import bounded_memory
@@ -43,8 +43,11 @@ logger = logging.getLogger("images")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-#: How often writing the result of a paid generation is tried before it is left to the log.
-WRITE_TRIES = 3
+#: Seconds for which writing a result is tried at least, if the database does not answer. Writing a paid picture is
+#: tried until the generation's deadline, too.
+WRITE_PATIENCE = 2.0
+#: Seconds between two tries: at first, and at most.
+FIRST_WRITE_PAUSE, LONGEST_WRITE_PAUSE = 0.2, 2.0
 
 
 # --- the public functions -------------------------------------------------------------------------------------------
@@ -174,20 +177,24 @@ def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False) -> f
         redelivered: The queue has delivered this request to a worker before.
 
     Returns:
-        `None` if nothing is left to do. Otherwise another worker has started, and the value is the number of seconds
-        after which to call again with `redelivered`: only then can be told whether that worker was lost.
+        `None` if nothing is left to do. Otherwise another worker has started, or the image that was made could not be
+        recorded, and the value is the number of seconds after which to call again with `redelivered`: only then can
+        be told whether that worker was lost.
 
     Raises:
         ValueError: The text is not a UUID.
-        images.exceptions.StorageError: The storage cannot tell whether a lost worker stored the file.
+        django.db.OperationalError: The database does not answer; call again later. Also `InterfaceError`.
+        images.exceptions.StorageError: The storage cannot tell whether a lost worker stored the file; call again
+            later with `redelivered`.
     """
     key = image_id if isinstance(image_id, uuid.UUID) else uuid.UUID(image_id)
     found = queue.claim(key, redelivered=redelivered)
     if not isinstance(found, GeneratedImage):
         return found
+    run = GenerationRun(found)
     with suppress(ImagesError):  # recorded on the row and in the log; there is no caller to raise it to
-        GenerationRun(found).run()
-    return None
+        run.run()
+    return None if run.is_recorded else run.deadline.remaining + STALE_AFTER.total_seconds()
 
 
 # --- the path -------------------------------------------------------------------------------------------------------
@@ -262,6 +269,7 @@ class GenerationRun:
         self.deadline = Deadline.after(conf.deadline)
         self.started = time.monotonic()
         self.attempts: list[dict[str, Any]] = []
+        self.is_recorded = True
 
     def run(self) -> GeneratedImage:
         """Make the image.
@@ -330,8 +338,9 @@ class GenerationRun:
         image = self.image
         image.status = Status.READY
         try:
-            written = self._write()
+            written = self._write(patience=self.deadline.remaining)
         except Error as err:
+            self.is_recorded = False
             log_event(
                 logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
             )
@@ -384,8 +393,11 @@ class GenerationRun:
     def _after_commit(send: Callable[[], Any]) -> None:
         transaction.on_commit(send, using=rows().db, robust=True)
 
-    def _write(self) -> bool:
+    def _write(self, *, patience: float = 0.0) -> bool:
         """Write the outcome. Returns whether the row was still there and still claimed by this process.
+
+        Args:
+            patience: Seconds for which to try while the database is away, if they are more than `WRITE_PATIENCE`.
 
         A row that was marked as failed in the meantime becomes ready after all, since the picture is paid for. A row
         that another worker has claimed since is left to that worker.
@@ -398,15 +410,18 @@ class GenerationRun:
         names = [field.attname for field in GeneratedImage._meta.concrete_fields if field.attname in _OUTCOME]
         values = {name: getattr(image, name) for name in names}
         found = rows().filter(pk=image.pk, started_at=image.started_at).exclude(status=Status.DELETING)
-        for tries_left in range(WRITE_TRIES - 1, -1, -1):
+        begun, pause = time.monotonic(), FIRST_WRITE_PAUSE
+        while True:
             try:
                 return bool(found.update(**values))
-            except Error:
-                if not tries_left or transaction.get_connection(found.db).in_atomic_block:
+            except Error as err:
+                is_away = isinstance(err, (OperationalError, InterfaceError))
+                left = begun + max(patience if is_away else 0.0, WRITE_PATIENCE) - time.monotonic()
+                if left <= 0 or transaction.get_connection(found.db).in_atomic_block:
                     raise
-                release_connections()  # the connection may be the one that broke
-                time.sleep(0.2)
-        return False
+            release_connections()  # the connection may be the one that broke
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, LONGEST_WRITE_PAUSE)
 
     def _names(self) -> dict[str, Any]:
         return {"image": self.image.pk, "content_item": self.image.content_item_id, "variant": self.image.variant}

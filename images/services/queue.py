@@ -14,6 +14,8 @@ import time
 import uuid
 from contextlib import suppress
 from datetime import datetime, timedelta
+from importlib import import_module
+from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import Error, InterfaceError, OperationalError, transaction
@@ -32,6 +34,7 @@ from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
 from .database import release_connections, rows
+from .incidents import Incident, report
 from .repair import rescue, stopped
 
 logger = logging.getLogger("images")
@@ -52,21 +55,47 @@ def publish(image: GeneratedImage) -> None:
         QueueUnavailable: The queue did not accept it, and the row has failed.
     """
     try:
-        import_string(conf.queue)(str(image.pk))
+        enqueue(image)
     except Exception as err:
         log_event(logger, logging.ERROR, "queue_failed", exc_info=err, image=image.pk)
         failure = QueueUnavailable(retry_after=RETRY_AFTER)
         if not fail_pending(image, failure):
             return  # it did arrive: a worker has already claimed it
         raise failure from err
-    log_event(logger, logging.INFO, "generation_queued", image=image.pk, content_item=image.content_item_id)
 
 
 def publish_quietly(image: GeneratedImage) -> None:
-    """Put a pending row into the queue. A failure is recorded on the row, as there is no caller to raise it to."""
-    with suppress(QueueUnavailable):
-        publish(image)
-        reread(image)
+    """Put a pending row into the queue, if there is no caller to raise a failure to.
+
+    If the queue does not accept it, it stays pending for workers that publish such rows again (`outbox`), and
+    otherwise fails.
+    """
+    try:
+        if feature("REPUBLISHES"):
+            enqueue(image)
+        else:
+            publish(image)
+    except QueueUnavailable:
+        return  # recorded
+    except Exception as err:  # noqa: BLE001  (every broker's client has its own)
+        log_event(logger, logging.WARNING, "queue_failed", exc_info=err, image=image.pk)
+        return
+    reread(image)
+
+
+def enqueue(image: GeneratedImage) -> None:
+    """Put a pending row into the queue.
+
+    Raises:
+        Exception: The queue's own, if it did not accept it.
+    """
+    import_string(conf.queue)(str(image.pk))
+    log_event(logger, logging.INFO, "generation_queued", image=image.pk, content_item=image.content_item_id)
+
+
+def feature(name: str) -> Any:
+    """Something that the queue's module may have beside its function, or `None`."""
+    return getattr(import_module(conf.queue.rpartition(".")[0]), name, None)
 
 
 def reread(image: GeneratedImage) -> None:
@@ -124,15 +153,34 @@ def claim(image_id: uuid.UUID, *, redelivered: bool) -> GeneratedImage | float |
         StorageError: The storage cannot tell whether a lost worker stored the file.
     """
     row = rows().filter(pk=image_id).first()
-    if row is None or row.status != Status.PENDING:
+    if row is None:  # deleted while it waited; or another installation uses the same queue
+        report(Incident.UNKNOWN, image_id)
+        return None
+    if row.status != Status.PENDING:
         return None
     now = timezone.now()
     if row.started_at is not None:
         return _settle_redelivered(row, row.started_at, now) if redelivered else None
     if row.deadline_at is not None and now > row.deadline_at:
-        fail_pending(row, QueueUnavailable(NO_WORKER_STARTED))
+        expire(row)
         return None
     return row if _mark_started(row, now) else None
+
+
+def expire(row: GeneratedImage) -> bool:
+    """Fail a row that no worker has started in time. Returns whether it was failed."""
+    done = fail_pending(row, QueueUnavailable(NO_WORKER_STARTED))
+    if done:
+        report(Incident.EXPIRED, row.pk)
+    return done
+
+
+def lose(row: GeneratedImage) -> bool:
+    """Fail a row whose worker was lost, and whose picture is not in the storage. Returns whether it was failed."""
+    done = fail_pending(row, stopped())
+    if done:
+        report(Incident.LOST, row.pk)
+    return done
 
 
 def worker_lost(image_id: uuid.UUID) -> None:
@@ -143,7 +191,7 @@ def worker_lost(image_id: uuid.UUID) -> None:
     """
     row = rows().filter(pk=image_id, status=Status.PENDING, started_at__isnull=False).first()
     if row is not None and not rescue(row):
-        fail_pending(row, stopped())
+        lose(row)
 
 
 def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime) -> GeneratedImage | float | None:
@@ -155,7 +203,7 @@ def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime
         return None
     if conf.retry_lost and not row.is_stale and _mark_started(row, now):
         return row
-    fail_pending(row, stopped())
+    lose(row)
     return None
 
 
@@ -217,26 +265,21 @@ def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
 
     Raises:
         ImagesError: The failure that the worker recorded.
-        ProviderTimeout: The worker recorded nothing before its time was over.
+        ProviderTimeout: The worker recorded nothing before its time was over. With `IMAGE_RETRY_LOST` another one may
+            still do so, but no caller waits for a second run.
         QueueUnavailable: No worker started.
     """
     row = wait_for(image, conf.deadline)
     if row.current_status == Status.PENDING and not _withdraw(row):
-        row = wait_for(row, _longest_run_seconds())
+        row = wait_for(row, conf.deadline + STALE_AFTER.total_seconds())
         if row.current_status == Status.PENDING:
             raise ProviderTimeout().with_billing(True)
     return finished(row)
 
 
-def _longest_run_seconds() -> float:
-    """Seconds after which a claimed row cannot be pending any more, if the machines' clocks agree."""
-    longest = max(conf.deadline, conf.queue_timeout) if conf.retry_lost else conf.deadline
-    return longest + STALE_AFTER.total_seconds()
-
-
 def _withdraw(row: GeneratedImage) -> bool:
     """Fail a row that no worker has started, because its caller stops waiting. Returns whether it was failed."""
-    return row.started_at is None and fail_pending(row, QueueUnavailable(NO_WORKER_STARTED))
+    return row.started_at is None and expire(row)
 
 
 def finished(row: GeneratedImage) -> GeneratedImage:

@@ -29,6 +29,7 @@ from ..storage import content_item_of, is_missing, modified_at, possible_names, 
 from ..variants import variant_names
 from .database import rows
 from .deletion import delete_image
+from .incidents import Incident, report
 
 logger = logging.getLogger("images")
 
@@ -49,6 +50,7 @@ def record_file(row: GeneratedImage, name: str, contents: Contents) -> bool:
         **facts(name, contents),
     )
     if done:
+        report(Incident.ORPHANED, row.pk, logging.INFO)
         _send_signal(row.pk, None)
     return done
 
@@ -73,6 +75,7 @@ def fail_stopped(row: GeneratedImage, broken: list[str]) -> bool:
         error_message=error.message,
     )
     if done:
+        report(Incident.EXPIRED if row.started_at is None else Incident.LOST, row.pk)
         _send_signal(row.pk, error)
         for name in broken:
             storage.remove(name)

@@ -33,6 +33,19 @@ class Database:
             query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
             return int((admin.execute(query, [self.name]).fetchone() or (0,))[0])
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Break its connections and refuse new ones while the block runs."""
+        with psycopg.connect(ADMIN_URL, autocommit=True) as admin:
+            admin.execute(f"ALTER DATABASE {self.name} ALLOW_CONNECTIONS false")
+            try:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name]
+                )
+                yield
+            finally:
+                admin.execute(f"ALTER DATABASE {self.name} ALLOW_CONNECTIONS true")
+
     def count(self, status: str) -> int:
         """How many images are in `status`."""
         with psycopg.connect(self.url) as connection:

@@ -127,6 +127,11 @@ class Installation:
         """Put the image's task into the queue once more."""
         Celery(broker=self.broker).send_task("images.generate_image", args=[image_id], queue=QUEUE)
 
+    def purge(self) -> None:
+        """Lose every task that waits, as a broker does that keeps nothing."""
+        with Celery(broker=self.broker).connection_for_write() as connection:
+            connection.default_channel.queue_purge(QUEUE)
+
     # --- callers --------------------------------------------------------------------------------------------
 
     def ask(self, title: str = "A title", **headers: str) -> requests.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.fakes.provider_server import ProviderServer
 from tests.load.postgres import limited_database
 from tests.queue.installation import Installation
-from tests.queue.services import Redis
+from tests.queue.services import PATIENCE, Redis
 
 pytestmark = pytest.mark.slow
 
@@ -39,3 +40,26 @@ def test_two_web_servers_and_two_workers_make_each_image_once(
         ):
             made = set(callers.map(ask, range(24))) - {""}
         assert len(made) == installation.paid == 12
+
+
+@pytest.mark.parametrize("pool_size", ["0", "3"])
+def test_a_database_that_is_away_for_a_while_costs_neither_requests_nor_pictures(
+    pool_size: str, tmp_path: Path, provider_server: ProviderServer, redis: Redis
+) -> None:
+    with (
+        limited_database(60) as database,
+        closing(
+            Installation(tmp_path, provider_server, redis.url, database.url, DATABASE_POOL_SIZE=pool_size)
+        ) as installation,
+    ):
+        installation.manage("migrate", "--verbosity", "0")
+        provider_server.hold()
+        with installation.web(), installation.worker("--concurrency", "5"):
+            images = [installation.queue(f"Number {number}") for number in range(15)]
+            provider_server.wait_for(5, PATIENCE)
+            with database.away():
+                provider_server.release()  # the first five are paid for and stored; the others are taken up
+                time.sleep(5)
+            assert {installation.ended(image)["status"] for image in images} == {"ready"}
+            assert {installation.look(image)["provider"] for image in images} == {"openai"}
+        assert installation.paid == 15

@@ -113,6 +113,16 @@ def test_busy_workers_survive_a_broker_that_restarts(
     assert installation.paid == 7  # with the marker
 
 
+def test_what_the_broker_has_lost_is_published_again_by_the_workers(installation: Installation) -> None:
+    with installation.web():
+        image_id = installation.queue()
+        installation.purge()
+        installation.let_time_pass(image_id, "created_at")
+        with installation.worker(), installation.worker():
+            assert installation.ended(image_id)["status"] == "ready"
+    assert installation.log.count(f"queue_republished image={image_id}") == installation.paid == 1
+
+
 def test_a_broker_that_is_down_is_told_at_once_and_costs_nothing(installation: Installation, redis: Redis) -> None:
     redis.kill()
     with installation.web(), installation.worker():

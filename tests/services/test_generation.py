@@ -13,6 +13,7 @@ from django.db import IntegrityError, connection, connections, transaction
 from django.db.models.signals import post_save
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
+from pytest_django.fixtures import Settings
 
 from images import signals
 from images.exceptions import (
@@ -256,8 +257,11 @@ class TestPaidFor:
         assert image.status == "ready"
 
     def test_a_picture_that_cannot_be_recorded_stays_and_is_found(
-        self, fake_provider: FakeProvider, media_root: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
+        self, fake_provider: FakeProvider, media_root: Path, caplog: pytest.LogCaptureFixture, settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        settings.IMAGES = {**settings.IMAGES, "DEADLINE": 1}
+        monkeypatch.setattr("images.services.generation.WRITE_PATIENCE", 0)
         with (
             connection.execute_wrapper(Failing(100, "UPDATE")),
             pytest.raises(ImagesError, match="could not be recorded") as caught,

@@ -316,7 +316,7 @@ class TestWaiting:
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The row is still pending when the worker's time is over: clocks that differ, or a row taken up again."""
-        use(settings, begins_and_is_never_done, RUN_ON_WORKERS=True, DEADLINE=1)
+        use(settings, begins_and_is_never_done, RUN_ON_WORKERS=True, RETRY_LOST=True, DEADLINE=1)
         monkeypatch.setattr("images.services.queue.STALE_AFTER", timedelta(seconds=0))
         with pytest.raises(exceptions.ProviderTimeout):
             generate_image(**WANTED)
