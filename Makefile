@@ -36,7 +36,7 @@ serve: $(VENV)/.runtime
 	@exec $(BIN)/python -m trygo_backend.server $(ARGS)
 
 worker: $(VENV)/.scaling
-	@exec $(BIN)/celery -A trygo_backend worker --without-gossip --without-mingle --loglevel WARNING $(ARGS)
+	@exec $(BIN)/python -m trygo_backend.worker $(ARGS)
 
 migrate: $(VENV)/.runtime
 	@$(BIN)/python manage.py migrate $(ARGS)

@@ -1,4 +1,4 @@
-"""What `server.py` checks and prepares before it starts: configuration, media folder, port, database, limits."""
+"""What `server.py` and `worker.py` check and prepare before they start: configuration, folder, ports, services."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPEN_FILES = 65_536
 
 
 class CannotServe(Exception):
-    """The server cannot start; the message tells the operator why."""
+    """The server or the worker cannot start; the message tells the operator why."""
 
 
 def check_configuration() -> None:
@@ -37,6 +37,19 @@ def check_configuration() -> None:
             _say(f"Warning: {_sentence(message)}")
     if errors:
         raise CannotServe("\n".join(errors))
+
+
+def need_provider() -> None:
+    """Make sure that a worker can make images. A web server does without: it serves those that are there.
+
+    Raises:
+        CannotServe: No provider has what it needs, for example its key.
+    """
+    from images.services.probes import Level, probe_providers
+
+    finding = probe_providers()
+    if finding.level == Level.BROKEN:
+        raise CannotServe(f"{finding.sentence} {finding.next_step}")
 
 
 def make_media_root() -> None:
@@ -91,7 +104,42 @@ def reserve_port(host: str, port: int) -> int:
     return port
 
 
-def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def check_metrics_port() -> None:
+    """Make sure that a worker can serve its metrics.
+
+    Raises:
+        CannotServe: Another process uses METRICS_PORT.
+    """
+    from images.conf import conf
+
+    if conf.metrics and settings.METRICS_PORT:
+        _bound(settings.METRICS_ADDRESS, settings.METRICS_PORT, names=("METRICS_PORT", "METRICS_ADDRESS")).close()
+
+
+def check_broker() -> None:
+    """Make sure that the queue's broker answers.
+
+    Raises:
+        CannotServe: It does not.
+    """
+    from .celery import app
+
+    connection = app.connection_for_read()
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0.5, timeout=5)
+    except Exception as err:
+        where = connection.as_uri()  # without the password
+        raise CannotServe(
+            f"The queue's broker does not answer ({where}: {type(err).__name__}). Start it, or "
+            "correct CELERY_BROKER_URL."
+        ) from err
+    finally:
+        connection.release()
+
+
+def _bound(
+    host: str, port: int, *, shared: bool = False, names: tuple[str, str] = ("PORT", "BIND_ADDRESS")
+) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -103,7 +151,7 @@ def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
         bound.close()
         reason = (err.strerror or type(err).__name__).lower()
         raise CannotServe(
-            f"It cannot listen on port {port} of {host}: {reason}. Set PORT (or BIND_ADDRESS) to another value."
+            f"It cannot listen on port {port} of {host}: {reason}. Set {names[0]} (or {names[1]}) to another value."
         ) from err
     return bound
 

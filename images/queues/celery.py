@@ -11,7 +11,9 @@ import logging
 import math
 import random
 import threading
+import time
 import uuid
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from celery import Task, current_app, shared_task, signals
@@ -23,11 +25,12 @@ from ..exceptions import StorageError
 from ..logs import log_event
 from ..services.generation import run_generation
 from ..services.outbox import tend
+from ..services.probes import look_for
 from ..services.queue import worker_lost
 
 logger = logging.getLogger("images")
 
-TASK = "images.generate_image"
+TASK, PROBE = "images.generate_image", "images.probe"
 #: Seconds after a generation's deadline when Celery interrupts the worker's process (the soft limit), and when it
 #: kills it. The deadline is kept without Celery's help.
 SOFT_GRACE, GRACE = 10, 20
@@ -126,6 +129,46 @@ def count_workers() -> int | None:
     except Exception as err:  # noqa: BLE001  (every broker's client has its own)
         log_event(logger, logging.WARNING, "queue_failed", error=type(err).__name__)
         return None
+
+
+def _probe(task: Any, reply_to: str, question: dict[str, str]) -> None:
+    """Tell the doctor what this worker sees.
+
+    Args:
+        task: Celery's task.
+        reply_to: The queue in which the doctor waits for the answer.
+        question: The arguments of `look_for`.
+    """
+    answer = {"worker": str(task.request.hostname), **look_for(**question)}
+    with current_app.producer_or_acquire() as producer:  # to that queue by its name; if it is gone, to nobody
+        producer.publish(answer, exchange="", routing_key=reply_to, serializer="json", delivery_mode="transient")
+
+
+probe_task: Any = shared_task(_probe, bind=True, name=PROBE, ignore_result=True)
+
+
+def ask_workers(question: Mapping[str, str], *, count: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Send probe tasks through the queue of generations, and yield the answers of the workers that take them.
+
+    Args:
+        question: The arguments of `images.services.probes.look_for`.
+        count: How many tasks; a worker may take several.
+        seconds: How long to wait for the answers, all together.
+    """
+    reply_to, end = f"images-probe-{uuid.uuid4()}", time.monotonic() + seconds
+    route = current_app.amqp.router.route({}, TASK)
+    with current_app.connection_for_read() as connection:
+        answers = connection.SimpleBuffer(reply_to)
+        try:
+            for _ in range(count):
+                probe_task.apply_async(args=[reply_to, dict(question)], expires=seconds, **route)
+            for _ in range(count):
+                yield answers.get(timeout=max(0.1, end - time.monotonic())).payload
+        except answers.Empty:
+            return
+        finally:
+            connection.default_channel.queue_delete(reply_to)
+            answers.close()
 
 
 def _after_failure(sender: Any = None, exception: Any = None, args: Any = (), **_: Any) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
-from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,9 +30,10 @@ from django.views.debug import SafeExceptionReporterFilter
 from .. import storage
 from ..conf import conf
 from ..exceptions import ImagesError, StorageError
-from ..models import GeneratedImage, absolute_url, image_storage
+from ..models import GeneratedImage, Status, absolute_url, image_storage
 from ..providers.models import utc_today
 from ..storage import new_token
+from .database import rows
 from .deletion import delete_image
 from .generation import generate_image
 from .probes import (
@@ -53,6 +54,7 @@ from .probes import (
     probe_storage,
 )
 from .provider_status import examine_providers
+from .queue import feature
 
 __all__ = ["Finding", "Level", "examine", "exit_status"]
 
@@ -283,14 +285,25 @@ def _png(mark: bytes) -> bytes:
 # --- The queue ----------------------------------------------------------------------------------------------
 
 _BROKER_STEP = "Start the broker, or correct CELERY_BROKER_URL."
+_BUSY_STEP = (
+    "If they are not merely busy, let them work on this queue (CELERY_QUEUE, task_routes), with the same code."
+)
+_ROWS_STEP = (
+    "Give workers and web servers the same DATABASE_URL; installations that share a broker need two CELERY_QUEUE."
+)
+_FILES_STEP = "Give workers and web servers the same bucket (S3_BUCKET), or mount the same folder (STORAGE_ROOT)."
+#: Seconds that the workers have to answer, and the most that are asked.
+_ANSWER_SECONDS, _MOST_ASKED = 10, 8
 
 
 def examine_queue() -> Iterator[Finding]:
-    """Ask the broker for its workers, and the database for what is waiting. No finding without a queue."""
+    """Ask the broker for its workers, the workers for what they see, and the database for what is waiting.
+
+    There is no finding without a queue.
+    """
     if not conf.queue:
         return
-    module = import_module(conf.queue.rpartition(".")[0])
-    count_workers = getattr(module, "count_workers", None)  # optional for a host's own queue
+    count_workers, ask_workers = feature("count_workers"), feature("ask_workers")
     workers = count_workers() if count_workers else None
     if count_workers and workers is None:
         yield broken(QUEUE, "The queue's broker does not answer.", _BROKER_STEP)
@@ -298,7 +311,47 @@ def examine_queue() -> Iterator[Finding]:
         yield broken(QUEUE, "The queue's broker answers, but no worker does.", WORKER_STEP)
     elif workers:
         yield fine(QUEUE, f"The queue's broker answers, and so do its workers ({workers}).")
+    if workers and ask_workers:
+        yield from _ask_workers(ask_workers, min(workers, _MOST_ASKED))
     yield probe_queue()
+
+
+def _ask_workers(ask: Callable[..., Iterable[Mapping[str, Any]]], count: int) -> Iterator[Finding]:
+    """Send probe tasks through the queue, and report whether who takes them sees our rows and our files."""
+    with probe_row() as (row, probe):
+        question = {"row": str(row.pk), "file": probe.name, "sha256": hashlib.sha256(probe.data).hexdigest()}
+        answers = list(ask(question, count=count, seconds=_ANSWER_SECONDS))
+    if not answers:
+        yield attention(QUEUE, f"No worker took a probe task within {_ANSWER_SECONDS} s.", _BUSY_STEP)
+        return
+    blind = [
+        broken(QUEUE, f"A worker ({answer['worker']}) does not see the same {what}.", step)
+        for answer in answers
+        for what, seen, step in (("rows", "row", _ROWS_STEP), ("files", "file", _FILES_STEP))
+        if not answer[seen]
+    ]
+    yield from blind or [fine(QUEUE, "A probe task went through the queue; its worker sees the same rows and files.")]
+
+
+@contextmanager
+def probe_row() -> Iterator[tuple[GeneratedImage, Probe]]:
+    """Keep a row with a probe file while the block runs.
+
+    It is one that is being deleted, so it is in no list, and reconciliation removes what a killed doctor leaves.
+
+    Raises:
+        StorageError: The file could not be written or removed.
+    """
+    with probe_file() as probe:
+        stem = probe.name.rpartition(".")[0]
+        row = GeneratedImage(
+            content_item_id="images-doctor", title="A probe", status=Status.DELETING, file_stem=stem, file=probe.name
+        )
+        rows().bulk_create([row])
+        try:
+            yield row, probe
+        finally:
+            delete_image(image=row)
 
 
 # --- The public address -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Each probe checks one part that a generation needs, within seconds and at no cos
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from ..exceptions import ImagesError
 from ..logs import log_event
 from ..models import GeneratedImage
 from ..providers import get_provider
+from .database import rows
 from .queue import queue_problem, waiting
 
 logger = logging.getLogger("images.doctor")
@@ -199,6 +201,22 @@ def probe_queue() -> Finding:
     if problem := queue_problem(oldest[0] if oldest else None):
         return attention(QUEUE, problem, WORKER_STEP)
     return fine(QUEUE, "No request has been waiting for long.")
+
+
+def look_for(*, row: str, file: str, sha256: str) -> dict[str, bool]:
+    """Whether this process sees what the doctor has made for it. A queue's worker calls it.
+
+    Args:
+        row: The primary key of a row.
+        file: The name of a file in the storage.
+        sha256: The file's digest, in hex digits.
+    """
+    try:
+        data = storage.read(file)
+    except ImagesError:
+        data = None
+    same = data is not None and hashlib.sha256(data).hexdigest() == sha256
+    return {"row": rows().filter(pk=row).exists(), "file": same}
 
 
 def probe_providers() -> Finding:
