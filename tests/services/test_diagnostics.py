@@ -104,13 +104,14 @@ def test_what_an_operator_has_silenced_stays_silent(configure: Configure, settin
 @pytest.mark.django_db(transaction=True)
 def test_a_migration_that_is_not_applied_is_named(configure: Configure) -> None:
     recorder = MigrationRecorder(connection)
-    recorder.record_unapplied("images", "0002_compare_identities_to_the_letter")
+    last = max(name for app, name in recorder.applied_migrations() if app == "images")
+    recorder.record_unapplied("images", last)
     try:
         [finding] = problems("Database")
     finally:
-        recorder.record_applied("images", "0002_compare_identities_to_the_letter")
+        recorder.record_applied("images", last)
     assert finding.level == "broken"
-    assert "Migrations that are not applied (1): images.0002_compare_identities_to_the_letter." in finding.sentence
+    assert f"Migrations that are not applied (1): images.{last}." in finding.sentence
     assert "manage.py migrate" in finding.next_step
 
 
