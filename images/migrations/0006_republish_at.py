@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         # A host may give the app another label.
-        (images.models.GeneratedImage._meta.app_label, '0004_scene_context_alternative_text'),
+        (images.models.GeneratedImage._meta.app_label, '0005_variants_and_provenance'),
     ]
 
     operations = [
