@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,9 +32,11 @@ from .conf import QUEUES, SETTINGS, Network, conf
 from .exceptions import ProviderNotConfigured
 from .local_files import unwritable_reason
 from .models import image_storage
+from .pricing import find_price
 from .providers import ImageProvider, get_provider
 from .providers.models import Deprecation, utc_today
 from .services.prompts import get_prompt_builder
+from .services.provider_status import price_problem
 
 #: The checks' tag: `manage.py check --tag images`.
 TAG = "images"
@@ -59,6 +62,8 @@ URL_SHADOWED = "images.W017"
 URL_DEPENDS_ON_LANGUAGE = "images.W018"
 APP_MISSING = "images.W019"
 VARIANT_UNUSABLE = "images.E020"
+PRICE_MISSING = "images.W021"
+PRICE_OLD = "images.W022"
 
 #: Names of URLs that other systems rely on, with example arguments.
 _MEDIA, _API = "images:media", "images:image-list"
@@ -189,6 +194,26 @@ def _deprecated(alias: str, provider: ImageProvider, deprecation: Deprecation) -
     )
     sentence = deprecation.sentence(provider.model, utc_today())
     return Warning(f"Image provider {alias!r}: {sentence}", hint=hint, id=MODEL_RETIRED)
+
+
+@register(TAG)
+def check_prices(**_: Any) -> list[CheckMessage]:
+    """Check that each configured model has a price that is not too old."""
+    if _problem("prices"):
+        return []
+    return [
+        message
+        for alias, provider in _usable_providers()
+        if (message := _price_message(alias, provider, utc_today())) is not None
+    ]
+
+
+def _price_message(alias: str, provider: ImageProvider, today: date) -> CheckMessage | None:
+    problem = price_problem(alias, provider, today)
+    if problem is None:
+        return None
+    check_id = PRICE_OLD if find_price(alias, provider.model) else PRICE_MISSING
+    return Warning(f"Image provider {problem[0]}", hint=problem[1], id=check_id)
 
 
 @register(TAG)

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 #: The day on which the sources below were last read.
 READ_ON = date(2026, 11, 28)
-#: A table that nobody has looked at for longer than this is reported by `manage.py check`.
+#: A price that nobody has looked up for longer than this is reported by `manage.py check` and the doctor.
 MAX_AGE = timedelta(days=90)
 
 #: The kinds of tokens that have a price of their own, as `Price` names them.
@@ -50,6 +50,10 @@ class Price:
     dated: date | None = None
     source: str = ""
 
+    def is_old(self, today: date) -> bool:
+        """Whether nobody has compared it with its source for too long."""
+        return self.dated is not None and today - self.dated > MAX_AGE
+
 
 _OPENAI = "https://developers.openai.com/api/docs/models/"
 _LITELLM = "LiteLLM 1.110.2, from https://developers.openai.com/api/docs/pricing"
@@ -57,7 +61,14 @@ _GOOGLE = "genai-prices 0.2.3 and LiteLLM 1.110.2, from https://ai.google.dev/ge
 
 
 def _openai(
-    models: str, text_in: str, image_in: str, text_out: str, image_out: str, tokens: int | None, source: str
+    models: str,
+    text_in: str,
+    image_in: str,
+    text_out: str,
+    image_out: str,
+    tokens: int | None,
+    source: str,
+    dated: date = READ_ON,
 ) -> Price:
     """An entry of OpenAI's; the price of cached tokens follows after a blank."""
     text, cached_text = map(Decimal, text_in.split())
@@ -71,12 +82,20 @@ def _openai(
         text_out=Decimal(text_out) if text_out else None,
         image_out=Decimal(image_out),
         picture_tokens=tokens,
-        dated=READ_ON,
+        dated=dated,
         source=source,
     )
 
 
-def _gemini(models: str, tokens_in: str, text_out: str, image_out: str, tokens: int, source: str = _GOOGLE) -> Price:
+def _gemini(
+    models: str,
+    tokens_in: str,
+    text_out: str,
+    image_out: str,
+    tokens: int,
+    source: str = _GOOGLE,
+    dated: date = READ_ON,
+) -> Price:
     """An entry of Google's, which asks the same for the text and the pictures that a model reads."""
     return Price(
         models=tuple(models.split()),
@@ -85,14 +104,15 @@ def _gemini(models: str, tokens_in: str, text_out: str, image_out: str, tokens: 
         text_out=Decimal(text_out),
         image_out=Decimal(image_out),
         picture_tokens=tokens,
-        dated=READ_ON,
+        dated=dated,
         source=source,
     )
 
 
 #: Names are separated by blanks. Prices are those of a million tokens: read (cached), read as pictures (cached),
 #: written as text ("" for models that write none), written as a picture. The tokens of a picture are the most that
-#: docs/models.md has for the app's default size and quality.
+#: docs/models.md has for the app's default size and quality. An entry that was read on another day than the others
+#: says so (`dated=`).
 PRICES: tuple[Price, ...] = (
     # --- OpenAI -------------------------------------------------------------------------------------------
     _openai("gpt-image-2.6-sunburst", "5 1.25", "8 2", "", "30", 1400, f"{_OPENAI}gpt-image-2.6-sunburst"),

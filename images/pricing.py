@@ -20,7 +20,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from .conf import conf
-from .price_table import MAX_AGE, PRICES, READ_ON, TOKEN_KINDS, Price
+from .price_table import PRICES, TOKEN_KINDS, Price
 
 #: How a cost was found.
 REPORTED, ESTIMATED, AT_LEAST = "reported", "estimated", "at_least"
@@ -103,11 +103,6 @@ def estimate_for(provider: str, model: str) -> Decimal | None:
         return None
     tokens = price.image_out * price.picture_tokens + (price.text_in or Decimal(0)) * PROMPT_TOKENS
     return _rounded(tokens / _MILLION)
-
-
-def is_out_of_date(today: date) -> bool:
-    """Whether nobody has compared the table with its sources for too long."""
-    return today - READ_ON > MAX_AGE
 
 
 # --- Cost -----------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ def provider(name: str, **options: str) -> dict[str, Any]:
 GOOD: dict[str, Any] = {
     "PROVIDER": "ready",
     "PROVIDERS": {"ready": provider("ReadyProvider")},
+    "PRICES": dict.fromkeys(["ready", "stub", "somebody-elses-model"], "0.02"),
     "PROMPT_BUILDER": f"{__name__}.Builder",
     "PUBLIC_URL": "https://images.example.com",
 }
@@ -84,6 +85,7 @@ def the_one() -> CheckMessage:
         checks.check_providers,
         checks.check_models,
         checks.check_options,
+        checks.check_prices,
         checks.check_prompt_builder,
         checks.check_api_classes,
         checks.check_storage,
@@ -287,6 +289,15 @@ def test_a_value_that_cannot_be_used_is_an_error_naming_the_setting(
     message = the_one()
     assert (message.id, type(message)) == (checks.UNUSABLE_VALUE, Error)
     assert spelling in message.msg
+
+
+def test_a_model_without_a_price_is_a_warning_and_a_free_one_needs_none(settings: Settings) -> None:
+    settings.IMAGES["PRICES"] = {"other": 1}
+    message = the_one()
+    assert (message.id, type(message)) == (checks.PRICE_MISSING, Warning)
+    assert "IMAGE_PRICES=ready=" in str(message.hint)
+    settings.IMAGES["PROVIDER"] = "placeholder"
+    assert run() == []
 
 
 def test_a_prompt_builder_that_cannot_be_imported_is_an_error(settings: Settings) -> None:

@@ -11,8 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from images.conf import conf
-from images.price_table import MAX_AGE, PRICES, READ_ON, TOKEN_KINDS
-from images.pricing import UNKNOWN, Cost, cost_of, estimate_for, find_price, is_out_of_date
+from images.price_table import PRICES, READ_ON, TOKEN_KINDS, Price
+from images.pricing import UNKNOWN, Cost, cost_of, estimate_for, find_price
 
 #: 40 tokens of text at $5, 1,290 of picture at $30.
 OPENAI = {
@@ -152,6 +152,8 @@ def test_the_default_models_have_a_price() -> None:
     assert find_price("gemini", conf.gemini_image_model)
 
 
-def test_the_table_is_out_of_date_after_ninety_days() -> None:
-    assert not is_out_of_date(READ_ON + MAX_AGE)
-    assert is_out_of_date(READ_ON + MAX_AGE + timedelta(days=1))
+def test_a_price_of_the_table_is_old_after_ninety_days() -> None:
+    price = Price(dated=READ_ON)
+    assert not price.is_old(READ_ON + timedelta(days=90))
+    assert price.is_old(READ_ON + timedelta(days=91))
+    assert not Price(image=Decimal(1)).is_old(READ_ON + timedelta(days=91))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
@@ -61,6 +62,21 @@ class Environment:
         if not text.isdecimal() or not minimum <= int(text) <= maximum:
             raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}.")
         return int(text)
+
+    def time_zone(self, name: str, default: str) -> str:
+        """The name of a time zone.
+
+        Raises:
+            ImproperlyConfigured: This machine knows no such zone.
+        """
+        zone = self.text(name, default)
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise ImproperlyConfigured(
+                f"{name} must name a time zone, for example Europe/Berlin. The machine needs the package tzdata."
+            ) from None
+        return zone
 
     def listed(self, name: str) -> tuple[str, ...]:
         """The parts of a comma-separated list, without empty ones."""

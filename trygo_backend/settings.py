@@ -232,7 +232,8 @@ SPECTACULAR_SETTINGS = {
 # --- Time, language, log ------------------------------------------------------------------------------------
 
 USE_TZ = True
-TIME_ZONE = "UTC"
+# Also the log's times: Django passes it on to the C library.
+TIME_ZONE = _env.time_zone("TIME_ZONE", "UTC")
 USE_I18N = True
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("ru", "Русский")]

@@ -53,7 +53,7 @@ from .probes import (
     probe_queue,
     probe_storage,
 )
-from .provider_status import examine_providers
+from .provider_status import PRICES, examine_prices, examine_providers
 from .queue import feature
 
 __all__ = ["Finding", "Level", "examine", "exit_status"]
@@ -94,6 +94,7 @@ def examine(
         (QUEUE, examine_queue),
         (PUBLIC_URL, partial(examine_public_url, fetch=public_url)),
         (PROVIDERS, ask),
+        (PRICES, partial(examine_prices, today=today or utc_today())),
     ]
     if generate:
         parts.append((GENERATION, examine_generation))
@@ -117,8 +118,8 @@ CONFIGURATION, CORS, CALLERS, SECURITY = "Configuration", "CORS", "Callers witho
 _MEDIA_ROOT, _PROVIDERS = {"images.W002"}, {"images.W001", "images.E003", "images.E011", "images.W013", "images.W015"}
 PUBLIC_URL_IDS = {"images.W006", "images.E012", "images.W017", "images.W018"}
 _CORS_IDS, _CALLER_IDS = {"images.W007"}, {"images.W008"}
-_URLS_MISSING = {"images.W016"}
-_ELSEWHERE = _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
+_URLS_MISSING, _PRICES = {"images.W016"}, {"images.W021", "images.W022"}
+_ELSEWHERE = _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | _PRICES | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
 
 _SESSION = ("Session cookies also travel over plain http.", "Set SESSION_COOKIE_SECURE = True.")
 _NO_HOSTS = "ALLOWED_HOSTS is empty: the server refuses every request."
@@ -164,6 +165,7 @@ def examine_configuration() -> Iterator[Finding]:
     """Whether every setting can be used."""
     found = list(from_checks(CONFIGURATION, but=_ELSEWHERE))
     yield from found or [fine(CONFIGURATION, "Every setting is known and has a usable value.")]
+    yield fine(CONFIGURATION, f"A day begins at midnight in {settings.TIME_ZONE} (TIME_ZONE).")
 
 
 def examine_security() -> Iterator[Finding]:

@@ -1,18 +1,28 @@
-"""What each provider says about its key and its model, and when the model will be shut down. Asking costs nothing."""
+"""What each provider says about its key and its model, and when the model will be shut down. Asking costs nothing.
+
+Also what is known about the price of its model, which needs no question.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from functools import partial
 
+from django.core.exceptions import ImproperlyConfigured
+
 from .. import exceptions as failures
 from ..conf import conf
-from ..exceptions import ProviderFailure
+from ..exceptions import ProviderFailure, ProviderNotConfigured
+from ..price_table import MAX_AGE
+from ..pricing import find_price
 from ..providers import Deadline, ImageProvider, get_provider
 from ..providers.models import Deprecation, ModelStatus
 from .probes import PROVIDERS, Finding, attention, broken, fine, guarded
 
+#: The doctor's section about prices.
+PRICES = "Prices"
 #: Seconds for each question to a provider.
 TIMEOUT = 10.0
 
@@ -136,3 +146,53 @@ def _announced(what: str, provider: ImageProvider, deprecation: Deprecation, war
     if deprecation.shutdown and (deprecation.shutdown - today).days > warn_days:
         return fine(PROVIDERS, sentence)
     return attention(PROVIDERS, sentence, deprecation.advice(provider.model_setting))
+
+
+# --- Prices -------------------------------------------------------------------------------------------------
+
+
+def examine_prices(*, today: date) -> Iterator[Finding]:
+    """How the cost of each provider's images will be found. A provider that is free or cannot be loaded has none."""
+    aliases: tuple[str, ...] = ()
+    with suppress(ImproperlyConfigured):  # a finding of another section, as those below
+        aliases = conf.providers
+    for alias in aliases:
+        with suppress(ImproperlyConfigured, ProviderNotConfigured):
+            provider = get_provider(alias)
+            if problem := price_problem(alias, provider, today):
+                yield attention(PRICES, *problem)
+            elif provider.bills:
+                yield fine(PRICES, f"{_name(alias, provider)}: {_told_price(alias, provider)}")
+
+
+def _told_price(alias: str, provider: ImageProvider) -> str:
+    price = find_price(alias, provider.model)
+    if price is None or price.dated is None:
+        return "costs follow from a price of your own (IMAGE_PRICES), unless the server reports them."
+    return (
+        f"costs are estimated by list prices of {price.dated}, unless the server reports them. If it charges others, "
+        "set IMAGE_PRICES."
+    )
+
+
+def price_problem(alias: str, provider: ImageProvider, today: date) -> tuple[str, str] | None:
+    """What keeps costs from being known or up to date, and what to do about it; `None` if nothing does.
+
+    Raises:
+        ImproperlyConfigured: `IMAGES["PRICES"]` cannot be used.
+    """
+    if not provider.bills:
+        return None
+    price, name = find_price(alias, provider.model), _name(alias, provider)
+    if price is None:
+        return (
+            f"{name} has no price: what its images cost stays unknown, unless the server reports it.",
+            f"Set IMAGE_PRICES={provider.model or alias}=<US dollars for a picture>, or prices for tokens in "
+            'IMAGES["PRICES"].',
+        )
+    if price.is_old(today):
+        return (
+            f"{name}: its price was looked up on {price.dated}, more than {MAX_AGE.days} days ago.",
+            "Update the app, whose table may be newer, or compare the price with the vendor's and set IMAGE_PRICES.",
+        )
+    return None

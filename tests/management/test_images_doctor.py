@@ -54,7 +54,7 @@ def test_status_2_where_something_needs_attention(configure: Configure, provider
     assert status == 2
     assert "  attention  openai: gpt-image-2.6-flare: the provider will shut this model down on " in out
     assert "             -> Set OPENAI_IMAGE_MODEL" in out
-    assert out.endswith("It works. 1 needs attention, 7 ok.\n")
+    assert out.endswith("It works. 1 needs attention, 9 ok.\n")
     assert run("--warn-days", "10")[1] == 0
 
 
@@ -65,7 +65,7 @@ def test_status_1_where_something_is_broken_whatever_else_there_is(
     provider_server.script_models("http_401")
     out, status = run(no_color=True)
     assert status == 1
-    assert out.endswith("1 broken, 1 needs attention, 6 ok.\n")
+    assert out.endswith("1 broken, 1 needs attention, 8 ok.\n")
 
 
 def test_a_configuration_that_stops_other_commands_does_not_stop_this_one(

@@ -28,6 +28,18 @@ def test_what_is_not_a_port_is_refused(text: str) -> None:
         Environment({"PORT": text}).integer("PORT", 8000, minimum=0, maximum=65535)
 
 
+def test_a_time_zone_is_one_that_this_machine_knows() -> None:
+    assert Environment({}).time_zone("TIME_ZONE", "UTC") == "UTC"
+    assert Environment({"TIME_ZONE": " Europe/Berlin "}).time_zone("TIME_ZONE", "UTC") == "Europe/Berlin"
+
+
+@pytest.mark.parametrize("zone", ["Europe/Brelin", "../etc/passwd", "/etc/passwd", "MEZ+1", "a\0b"])
+def test_what_is_not_a_time_zone_is_refused(zone: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="TIME_ZONE must name a time zone") as caught:
+        Environment({"TIME_ZONE": zone}).time_zone("TIME_ZONE", "UTC")
+    assert zone not in str(caught.value)
+
+
 def test_a_value_may_begin_with_a_dollar_sign() -> None:
     assert Environment({"SECRET_KEY": "$ecret"}).text("SECRET_KEY") == "$ecret"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -17,6 +18,7 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from pytest_django.fixtures import Settings
 
+from images.price_table import READ_ON
 from images.services.diagnostics import Level, examine
 from tests.fakes.doctor import OPENAI_KEY, Configure, findings, problems
 
@@ -29,6 +31,22 @@ def test_an_installation_in_order_has_no_problems_and_nothing_is_left(configure:
     assert {finding.section for finding in found} >= {"Configuration", "Database", "Storage", "Providers", "Security"}
     assert all(finding.next_step for finding in found)
     assert [path for path in media_root.rglob("*") if path.is_file()] == []
+
+
+def test_it_says_how_costs_are_found_and_where_a_day_begins(configure: Configure) -> None:
+    [finding] = findings("Prices")
+    assert "list prices of 2026-" in finding.sentence
+    configure(PRICES={"gpt-image-2.6-flare": 0.02})
+    assert "a price of your own" in findings("Prices")[0].sentence
+    assert "in UTC (TIME_ZONE)" in findings("Configuration")[-1].sentence
+
+
+def test_a_price_that_is_missing_or_old_needs_attention(configure: Configure) -> None:
+    assert "more than 90 days ago" in problems("Prices", today=READ_ON + timedelta(days=91))[0].sentence
+    assert problems("Prices", today=READ_ON + timedelta(days=90)) == []
+    configure(OPENAI_IMAGE_MODEL="unheard-of")
+    [finding] = problems("Prices")
+    assert (finding.level, "IMAGE_PRICES=unheard-of=" in finding.next_step) == ("attention", True)
 
 
 @pytest.mark.parametrize(
