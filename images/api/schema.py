@@ -13,7 +13,6 @@ from rest_framework import serializers
 
 from .. import exceptions as errors
 from ..models import CostBasis
-from .authentication import ImagesSessionAuthentication, ImagesTokenAuthentication
 from .errors import RequestTimeout
 from .serializers import (
     AltTextSerializer,
@@ -24,8 +23,6 @@ from .serializers import (
 )
 
 try:
-    from drf_spectacular.authentication import SessionScheme
-    from drf_spectacular.drainage import set_override
     from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
     from drf_spectacular.types import OpenApiTypes
     from drf_spectacular.utils import (
@@ -272,10 +269,26 @@ def drop_twins(endpoints: list[Any], **_: Any) -> list[Any]:
 
 if extend_schema is not None:
 
-    class ImagesSessionScheme(SessionScheme):  # type: ignore[no-untyped-call]
-        """A session, as drf-spectacular describes it."""
+    class ImagesTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+        """A token as it is: Swagger UI's *Authorize* puts `Bearer` in front of it, which we accept as `Token`."""
+
+        target_class = "images.api.authentication.ImagesTokenAuthentication"
+        name = "imagesToken"
+
+        def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+            return {"type": "http", "scheme": "bearer"}
+
+    class ImagesSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+        """Nothing: a page cannot set the session's cookie, and the browser sends it by itself."""
 
         target_class = "images.api.authentication.ImagesSessionAuthentication"
+        name: list[str] = []
+
+        def get_security_requirement(self, auto_schema: Any) -> None:
+            return None
+
+        def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+            return []
 
     # A host is likely to have an "Image" and an "Error" of its own.
     for _serializer in (
@@ -285,10 +298,6 @@ if extend_schema is not None:
         extend_schema_serializer(component_name=f"Images{_serializer.__name__.removesuffix('Serializer')}")(
             _serializer
         )
-
-    # A host's views may use REST framework's own classes beside ours: it is the same scheme under the same name.
-    for _authentication in (ImagesTokenAuthentication, ImagesSessionAuthentication):
-        set_override(_authentication, "suppress_collision_warning", True)
 
     class WordFieldScheme(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
         """The words in place: as components, they would collide with other words that a host calls `status`."""

@@ -47,9 +47,12 @@ class VariantField(WordField):
 class GenerateSerializer(serializers.Serializer[Any]):
     """A request for an image."""
 
-    contentItemId = ContentItemIdField(help_text=_("What the image belongs to, in the caller's own terms."))
-    title = serializers.CharField(max_length=MAX_TITLE)
+    contentItemId = ContentItemIdField(
+        label=_("Content item"), help_text=_("What the image belongs to, in the caller's own terms.")
+    )
+    title = serializers.CharField(label=_("Title"), max_length=MAX_TITLE)
     description = serializers.CharField(
+        label=_("Description"),
         required=False,
         allow_null=True,
         allow_blank=True,
@@ -58,6 +61,7 @@ class GenerateSerializer(serializers.Serializer[Any]):
         help_text=_("As long as a whole article's outline; a summary of it goes into the prompt."),
     )
     context = serializers.CharField(  # type: ignore[assignment]  # DRF's metaclass takes fields out of the class
+        label=_("Context"),
         required=False,
         allow_null=True,
         allow_blank=True,
@@ -65,7 +69,7 @@ class GenerateSerializer(serializers.Serializer[Any]):
         style={"base_template": "textarea.html"},
         help_text=_("Audience, brand and mood: what the picture should suit."),
     )
-    variant = VariantField(default=Variant.HERO, allow_null=True)
+    variant = VariantField(label=_("Variant"), default=Variant.HERO, initial=Variant.HERO, allow_null=True)
 
     def arguments(self) -> dict[str, Any]:
         """The validated data under the names that `generate_image` uses."""
@@ -77,6 +81,7 @@ class AltTextSerializer(serializers.Serializer[Any]):
     """The one thing about an image that can be changed."""
 
     altText = serializers.CharField(
+        label=_("Alternative text"),
         allow_null=True,
         allow_blank=True,
         max_length=MAX_ALT_TEXT,

@@ -20,6 +20,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponseBase
 from django.utils import translation
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext
 from rest_framework import exceptions, status, viewsets
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.metadata import SimpleMetadata
@@ -49,6 +50,7 @@ from ..services.request import GenerationRequest
 from ..storage import ROOT, safe_directory
 from ..variants import variant_names
 from .authentication import check_length
+from .browsable import ImagesBrowsableRenderer
 from .errors import PayloadTooLarge, RequestTimeout, exception_handler, image_location
 from .schema import documented
 from .serializers import (
@@ -184,7 +186,7 @@ class ImagesAPIView(APIView):
     """
 
     parser_classes = [BoundedJSONParser]
-    renderer_classes = [JSONRenderer, BrowsableAPIRenderer]
+    renderer_classes = [JSONRenderer, ImagesBrowsableRenderer]
     throttle_classes: list[Any] = []
     content_negotiation_class = TolerantNegotiation
     metadata_class = SimpleMetadata
@@ -256,6 +258,10 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
             return images
         owner = getattr(user, "pk", None)  # a host may let in callers without an account
         return images.none() if owner is None else images.filter(owner_id=owner)
+
+    def get_view_name(self) -> str:
+        """The title of this page of the browsable API, which `images.urls` gives; a host's function is not asked."""
+        return str(self.name or gettext("Images"))
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         by_action = {

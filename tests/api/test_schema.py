@@ -164,8 +164,9 @@ def test_requests_say_what_they_take(schema: Any) -> None:
     assert schema["components"]["schemas"][body.rpartition("/")[2]]["properties"].keys() == {"altText"}
 
 
-def test_callers_may_use_a_token_a_session_or_a_trusted_network(schema: Any) -> None:
-    assert operation(schema, GENERATE)["security"] == [{"tokenAuth": []}, {"cookieAuth": []}, {}]
+def test_a_token_is_given_as_it_is_and_no_cookie_is_asked_for(schema: Any) -> None:
+    assert operation(schema, GENERATE)["security"] == [{"imagesToken": []}, {}]
+    assert schema["components"]["securitySchemes"] == {"imagesToken": {"type": "http", "scheme": "bearer"}}
 
 
 def test_swagger_ui_asks_nobody_on_the_internet(client: Client) -> None:

@@ -123,8 +123,8 @@ def test_a_call_is_tried_from_the_documentation_with_a_token(site: str, demo: Us
     token = Token.objects.create(user=demo).key
     page = new_walker(site).go("api/docs/")
     page.get_by_role("button", name="Authorize").click()
-    scheme = page.locator(".auth-container", has_text="tokenAuth")
-    scheme.get_by_role("textbox").fill(f"Token {token}")
+    scheme = page.locator(".auth-container", has_text="imagesToken")
+    scheme.get_by_role("textbox").fill(token)
     scheme.get_by_role("button", name="Apply credentials").click()
     page.locator(".auth-container").first.get_by_role("button", name="Close").click()
     page.locator(".opblock-summary:has([data-path='/api/images/generate'])").click()

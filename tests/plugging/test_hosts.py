@@ -354,4 +354,4 @@ def test_the_hosts_schema_validates_without_warnings(tmp_path: Path, own_first: 
         "/api/images/generate",
         "/api/images/{image_id}",
     }
-    assert sorted(schema["components"]["securitySchemes"]) == ["cookieAuth", "tokenAuth"]
+    assert sorted(schema["components"]["securitySchemes"]) == ["cookieAuth", "imagesToken", "tokenAuth"]
