@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"services"},
     {"queues"},
     {"api", "admin", "management", "tasks", "media", "checks", "metrics"},
-    {"urls", "apps", "testing", "conformance"},
+    {"urls", "apps", "testing", "conformance", "templatetags"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if "migrations" not in path.parts)

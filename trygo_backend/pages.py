@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.locale import LocaleMiddleware
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.urls import get_script_prefix, reverse
 from django.utils import translation
 from django.utils.translation import gettext as _
@@ -48,7 +49,14 @@ def home(request: HttpRequest) -> HttpResponse:
     problems = [_(sentence) for name, sentence in PROBLEMS.items() if findings[name].level == Level.BROKEN]
     if request.get_preferred_type(["text/html", "application/json"]) == "application/json":
         return JsonResponse({"status": "unavailable" if problems else "ok", **links})
-    return render(request, "trygo_backend/home.html", {"links": links, "problems": problems})
+    # The user comes from the database: the page has to work without one, too.
+    user = request.user if findings["database"].level != Level.BROKEN else None
+    return render(request, "trygo_backend/home.html", {"links": links, "problems": problems, "person": user})
+
+
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Where browsers look for a page's icon without being told."""
+    return HttpResponseRedirect(static("images/favicon.svg"))
 
 
 # --- Errors -------------------------------------------------------------------------------------------------
@@ -104,7 +112,10 @@ def error_page(status: int, sentence: str, *, retry_after: int | None = None) ->
     """
     headers = {"Cache-Control": "no-store"} | ({} if retry_after is None else {"Retry-After": str(retry_after)})
     # Rendered without the request: its context processors would load the user, which may be what just failed.
-    page = render_to_string("trygo_backend/error.html", {"status": status, "sentence": _(sentence)})
+    page = render_to_string(
+        "trygo_backend/error.html",
+        {"status": status, "sentence": _(sentence), "home": reverse("home"), "admin": reverse("admin:index")},
+    )
     return HttpResponse(page, status=status, headers=headers)
 
 

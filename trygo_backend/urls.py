@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from images.conf import conf
 
-from .pages import home
+from .pages import favicon, home
+
+admin.site.site_header = admin.site.site_title = _("TRYGO images")
+admin.site.index_title = _("Administration")
 
 urlpatterns = [
     path("", home, name="home"),
+    path("favicon.ico", favicon),
     path("admin/", admin.site.urls),
     path("api/auth/", include("rest_framework.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

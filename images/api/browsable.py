@@ -1,4 +1,4 @@
-"""The API's pages for people: REST framework's browsable API, with our titles, and a form that keeps what was typed."""
+"""The API's pages for people: REST framework's, with our titles, and a form that keeps what was typed."""
 
 from __future__ import annotations
 

@@ -284,8 +284,8 @@ if extend_schema is not None:
         target_class = "images.api.authentication.ImagesSessionAuthentication"
         name: list[str] = []
 
-        def get_security_requirement(self, auto_schema: Any) -> None:
-            return None
+        def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+            return []
 
         def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
             return []
