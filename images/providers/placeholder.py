@@ -44,6 +44,7 @@ FONT_PATH = Path(__file__).with_name("fonts") / "TrygoPlaceholder-Bold.ttf"
 
 #: All lengths are shares of the picture's height or width, so that every size looks alike.
 _LARGEST, _SMALLEST, _CAPTION = 0.125, 0.052, 0.022
+_FOOT = 0.067  # in very wide pictures half the margin would be as high as the title
 _MARGIN, _TEXT_WIDTH, _TEXT_HEIGHT = 0.075, 0.85, 0.66
 _LINE_HEIGHT = 1.2
 _MAX_LINES = 7
@@ -482,6 +483,6 @@ def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int], *, v
         baseline = (height - (len(block.lines) - 1) * step + block.size * 0.73) / 2
         for index, line in enumerate(block.lines):
             draw.text((margin, baseline + index * step), line, font=font, fill=ink, anchor="ls")
-    caption, foot = load_font(round(min(picture.size) * _CAPTION)), height - margin / 2
+    caption, foot = load_font(round(min(picture.size) * _CAPTION)), height - min(margin / 2, height * _FOOT)
     draw.text((width - margin / 2, foot), CAPTION, font=caption, fill=ink, anchor="rs")
     draw.text((margin / 2, foot), variant, font=caption, fill=ink, anchor="ls")

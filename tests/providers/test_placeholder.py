@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops
 
 from images.exceptions import ProviderNotConfigured, ProviderTimeout
 from images.providers import Deadline, ImageRequest, ProviderImage, get_provider, placeholder
@@ -145,6 +145,27 @@ def test_every_picture_is_marked_as_a_placeholder() -> None:
     assert box[0] > 768 / 2
     assert box[1] > 432 * 0.9
     assert "placeholder" in placeholder.CAPTION
+
+
+@pytest.mark.parametrize("size", [(768, 432), (416, 3264), (3264, 416), (864, 1536)])
+def test_the_variant_stands_in_the_corner_opposite_the_mark(size: tuple[int, int]) -> None:
+    """Within the picture, and clear of the mark, in every shape."""
+    with_mark, with_both = Image.new("RGB", size), Image.new("RGB", size)
+    placeholder.draw_words(with_mark, "", WHITE)
+    placeholder.draw_words(with_both, "", WHITE, variant="newsletter-head · 1200:630")
+    mark, added = with_mark.getbbox(), ImageChops.difference(with_mark, with_both).getbbox()
+    assert mark is not None
+    assert added is not None
+    assert 0 < added[0] < added[2] < mark[0] < mark[2] < size[0]
+    assert added[1] > size[1] * 0.9
+
+
+def test_two_variants_of_one_shape_look_different() -> None:
+    def drawn(variant: str) -> bytes:
+        request = ImageRequest(prompt="", title="A title", variant=variant, deadline=Deadline(at=float("inf")))
+        return PlaceholderProvider().generate(request).data
+
+    assert drawn("hero") == drawn("hero") != drawn("wide")
 
 
 @pytest.mark.parametrize(
