@@ -177,6 +177,11 @@ class CostBasis(models.TextChoices):
     AT_LEAST = AT_LEAST, _("at least; a part is unknown")
 
 
+#: What the usage page adds up. Indexes that hold these columns spare the database the rows themselves, which are
+#: twenty times as large; it counts a million of them in the time of fifty thousand.
+_COUNTED = ("status", "error_code", "cost", "cost_basis", "deadline_at", "duration_ms")
+
+
 class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
     """The queries that the API, the admin and the commands share."""
 
@@ -184,7 +189,9 @@ class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
         """Rows in `status` as a reader sees it: a `pending` row long past its deadline counts as `failed`."""
         stale = models.Q(status=Status.PENDING, deadline_at__lt=timezone.now() - STALE_AFTER)
         if status == Status.FAILED:
-            return self.filter(models.Q(status=Status.FAILED) | stale)
+            # The first condition says nothing new, but databases find it in the index on the status.
+            either = models.Q(status__in=(Status.FAILED, Status.PENDING))
+            return self.filter(either, models.Q(status=Status.FAILED) | stale)
         if status == Status.PENDING:
             return self.filter(status=status).exclude(stale)
         return self.filter(status=status)
@@ -302,11 +309,11 @@ class GeneratedImage(models.Model):
             models.UniqueConstraint(fields=["idempotency_scope", "idempotency_key"], name="images_idempotency_key"),
         ]
         indexes = [
-            models.Index(fields=["-created_at", "-id"], name="images_newest"),
-            models.Index(fields=["content_item_id", "-created_at"], name="images_content_item"),
-            models.Index(fields=["owner", "-created_at"], name="images_owner_newest"),
-            models.Index(fields=["status", "-created_at"], name="images_status_newest"),
-            models.Index(fields=["provider", "model", "-created_at"], name="images_ledger"),
+            models.Index(fields=["-created_at", "-id", *_COUNTED], name="images_by_time"),
+            models.Index(fields=["content_item_id", "-created_at", "-id", *_COUNTED], name="images_by_item"),
+            models.Index(fields=["owner", "-created_at", "-id", "variant", *_COUNTED], name="images_by_owner"),
+            models.Index(fields=["provider", "model", "-created_at", *_COUNTED], name="images_by_model"),
+            models.Index(fields=["status", "-created_at", "-id", "deadline_at"], name="images_by_status"),
             models.Index(fields=["variant", "-created_at"], name="images_variant_newest"),
         ]
 
@@ -411,3 +418,46 @@ class GeneratedImage(models.Model):
         """
         path = self.get_absolute_url()
         return absolute_url(path, request) if path else ""
+
+
+class DeletedImage(models.Model):
+    """What is left of a deleted image: what it cost and how its generation ended, but nothing of its content.
+
+    It is written in the transaction that deletes the row, so that the sums of a past month do not change.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=set_null_where_images_live,
+        db_constraint=False,
+        related_name="+",
+    )
+    content_item_id = IdentityField(max_length=255)
+    variant = models.CharField(max_length=16)
+    #: How the generation ended: `ready` or `failed`.
+    status = models.CharField(max_length=16)
+    provider = models.CharField(max_length=64, blank=True)
+    model = models.CharField(max_length=128, blank=True)
+    cost = models.DecimalField(max_digits=18, decimal_places=10, null=True)
+    cost_basis = models.CharField(max_length=16, blank=True, default="", db_default="")
+    duration_ms = models.PositiveIntegerField(null=True)
+    error_code = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(default=timezone.now)
+    #: Whether the first call of `delete_image` did it. Otherwise one had failed before, or its process was killed.
+    at_first_try = models.BooleanField(default=True, db_default=True)
+
+    class Meta:
+        default_permissions = ()
+        indexes = [
+            models.Index(
+                fields=["created_at", "id", "status", "error_code", "cost", "cost_basis", "duration_ms"],
+                name="images_deleted_by_time",
+            ),
+            models.Index(fields=["deleted_at", "at_first_try"], name="images_deletions"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.content_item_id} (deleted)"

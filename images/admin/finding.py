@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+from collections.abc import Iterator
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,8 @@ MAX_YEARS = 30
 NOT_LISTED = ("description", "prompt", "negative_prompt", "usage")
 #: The folder that every image's file name, and so its address, starts with.
 FOLDER = "draft-images/"
+#: The most providers, or models of one, to choose from.
+MAX_NAMES = 100
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -85,9 +88,16 @@ class VariantFilter(admin.SimpleListFilter):
 class NameFilter(admin.AllValuesFieldListFilter):
     """By one of the names that occur, without the blank one of rows that never reached a provider."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lookup_choices = self.lookup_choices.exclude(**{self.field_path: ""})
+    def __init__(
+        self, field: Any, request: HttpRequest, params: Any, model: Any, model_admin: Any, field_path: str
+    ) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)
+        self._images: QuerySet[GeneratedImage] = model_admin.get_queryset(request).prefetch_related(None)
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        """The names, which are looked up when they are shown."""
+        self.lookup_choices = names_that_occur(self._images, self.field_path)
+        yield from super().choices(changelist)
 
 
 class ImageChangeList(ChangeList):
@@ -106,6 +116,34 @@ class ImageChangeList(ChangeList):
     def tiles(self) -> list[Tile]:
         """The page's images for the gallery."""
         return tiles(self.result_list)
+
+
+def names_that_occur(images: QuerySet[GeneratedImage], column: str) -> list[str]:
+    """Every provider or every model of `images`, sorted, without the blank one.
+
+    From each name to the next is one step in the index on both. `SELECT DISTINCT` would read the whole index: half a
+    second for a million images.
+
+    Args:
+        images: Where to look.
+        column: `"provider"` or `"model"`.
+    """
+    providers = list(_steps(images, "provider"))
+    if column == "provider":
+        return providers
+    found = {name for provider in providers for name in _steps(images.filter(provider=provider), column)}
+    return sorted(found)[:MAX_NAMES]
+
+
+def _steps(images: QuerySet[GeneratedImage], column: str) -> Iterator[str]:
+    last = ""
+    for _step in range(MAX_NAMES):
+        after = images.filter(**{f"{column}__gt": last}).order_by(column)
+        name = after.values_list(column, flat=True).first()
+        if name is None:
+            return
+        yield name
+        last = name
 
 
 def exact_matches(term: str) -> Q:

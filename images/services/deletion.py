@@ -1,4 +1,7 @@
-"""Deleting an image and its file: safe to repeat, and no file is left behind however the row is deleted."""
+"""Deleting an image and its file: safe to repeat, and no file is left behind however the row is deleted.
+
+What the image cost is kept (`DeletedImage`), written in the transaction that deletes its row.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from django.db.models.signals import post_delete
 from .. import storage
 from ..exceptions import ImageNotFound, OpenTransactionError, StorageError
 from ..logs import log_event
-from ..models import GeneratedImage, Status
+from ..models import DeletedImage, GeneratedImage, Status
 from ..signals import image_deleted
-from .database import committed_at_once
+from .database import committed_at_once, rows
 
 logger = logging.getLogger("images")
 
@@ -32,24 +35,61 @@ def delete_image(*, image: GeneratedImage) -> None:
         images.exceptions.ImageNotFound: The row is gone: another call has deleted it.
         images.exceptions.StorageError: The file could not be removed; the row stays and the call can be repeated.
     """
-    rows = GeneratedImage.objects.filter(pk=image.pk)
+    found = GeneratedImage.objects.filter(pk=image.pk)
     try:
         with committed_at_once():
-            marked = rows.update(status=Status.DELETING)
+            marked = found.exclude(status=Status.DELETING).update(status=Status.DELETING)
     except OpenTransactionError:
-        image.delete()  # the receiver below removes the file on commit
+        found.delete()  # the receiver below removes the file on commit
         return
-    if not marked:
+    if not marked and not found.exists():
         raise ImageNotFound
     try:
         _remove_file(image)
     except StorageError:
         log_event(logger, logging.ERROR, "deletion_failed", image=image.pk, content_item=image.content_item_id)
         raise
-    rows.removed_file = image.file_name  # type: ignore[attr-defined]  # the receiver need not remove it again
-    deleted, _ = rows.delete()
+    found.removed_file = image.file_name  # type: ignore[attr-defined]  # the receiver need not remove it again
+    found.at_first_try = bool(marked)  # type: ignore[attr-defined]
+    deleted, _ = found.delete()
     if not deleted:
         raise ImageNotFound
+
+
+def delete_row_that_never_was(image: GeneratedImage) -> None:
+    """Take back a row that was written a moment ago and that nothing was paid for. Nothing is kept of it."""
+    found = rows().filter(pk=image.pk)
+    found.was_never_used = True  # type: ignore[attr-defined]
+    found.delete()
+
+
+def keep_late_cost(image: GeneratedImage) -> None:
+    """Keep what a generation cost whose row was deleted while the provider worked.
+
+    Args:
+        image: The row as the generation would have written it.
+    """
+    names = ("provider", "model", "cost", "cost_basis", "duration_ms")
+    values = {name: getattr(image, name) for name in names}
+    found = rows().filter(pk=image.pk, status=Status.DELETING)
+    if not found.update(**values):
+        DeletedImage.objects.using(found.db).filter(pk=image.pk).update(**values)
+
+
+def _keep(image: GeneratedImage, using: str, *, at_first_try: bool) -> None:
+    """Keep what a deleted row says of costs and success."""
+    names = ("owner_id", "content_item_id", "variant", "provider", "model", "cost", "cost_basis", "duration_ms")
+    code = image.error_code or ("" if image.file_name else ImageNotFound.code)
+    kept = DeletedImage(
+        id=image.pk,
+        status=Status.FAILED if code else Status.READY,
+        error_code=code,
+        created_at=image.created_at,
+        at_first_try=at_first_try,
+        **{name: getattr(image, name) for name in names},
+    )
+    # Two deletions at the same moment both come here.
+    DeletedImage.objects.using(using).bulk_create([kept], ignore_conflicts=True)
 
 
 def _remove_file(image: GeneratedImage) -> None:
@@ -60,13 +100,15 @@ def _remove_file(image: GeneratedImage) -> None:
 
 
 def _after_delete(instance: GeneratedImage, using: str, origin: Any = None, **_: Any) -> None:
-    """Remove the file of a row that was deleted in any way: admin, queryset, cascade.
+    """Keep the cost of a row that was deleted in any way: admin, queryset, cascade; then remove its file.
 
     Args:
         instance: The row as the database held it.
         using: The database's alias.
         origin: The queryset or instance whose deletion this is a part of.
     """
+    if not getattr(origin, "was_never_used", False):
+        _keep(instance, using, at_first_try=getattr(origin, "at_first_try", True))
     gone = copy.copy(instance)  # Django empties the instance's primary key before an outer transaction commits
     # A generation that ends at this moment may have stored a file that `delete_image` did not know of.
     is_removed = bool(gone.file_name) and getattr(origin, "removed_file", "") == gone.file_name

@@ -34,6 +34,7 @@ from ..signals import image_generated, image_generation_failed
 from ..variants import aspect_ratio_of
 from . import queue
 from .database import release_connections, rows
+from .deletion import keep_late_cost
 from .failover import VerifiedImage, ask_providers
 from .repair import fail_stopped
 from .request import GenerationRequest
@@ -413,7 +414,10 @@ class GenerationRun:
         begun, pause = time.monotonic(), FIRST_WRITE_PAUSE
         while True:
             try:
-                return bool(found.update(**values))
+                if found.update(**values):
+                    return True
+                keep_late_cost(image)
+                return False
             except Error as err:
                 is_away = isinstance(err, (OperationalError, InterfaceError))
                 left = begun + max(patience if is_away else 0.0, WRITE_PATIENCE) - time.monotonic()

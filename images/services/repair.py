@@ -28,7 +28,7 @@ from ..signals import image_generated, image_generation_failed
 from ..storage import content_item_of, is_missing, modified_at, possible_names, read_file_name
 from ..variants import variant_names
 from .database import rows
-from .deletion import delete_image
+from .deletion import delete_image, delete_row_that_never_was
 from .incidents import Incident, report
 
 logger = logging.getLogger("images")
@@ -230,7 +230,7 @@ def _keep_if_there(image: GeneratedImage) -> bool | StorageError:
             return True
     except StorageError as err:
         problem = err
-    rows().filter(pk=image.pk, status=Status.READY).delete()
+    delete_row_that_never_was(image)
     return problem or False
 
 

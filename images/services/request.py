@@ -22,6 +22,7 @@ from ..exceptions import RETRY_AFTER, IdempotencyKeyReused, InvalidRequest, Requ
 from ..models import GeneratedImage, Status, Variant, new_seed
 from ..variants import variant_names
 from .database import before_paying, committed_at_once, rows
+from .deletion import delete_row_that_never_was
 from .prompts import build_prompt
 from .repair import rescue
 
@@ -150,7 +151,7 @@ class GenerationRequest:
                 image.save(using=rows().db, force_insert=True)
         except Exception:
             if durable and not image._state.adding:  # it was written, and a receiver of the host's `post_save` raised
-                rows().filter(pk=image.pk).delete()
+                delete_row_that_never_was(image)
             raise
         return image
 
