@@ -96,7 +96,7 @@ class NameFilter(admin.AllValuesFieldListFilter):
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """The names, which are looked up when they are shown."""
-        self.lookup_choices = names_that_occur(self._images, self.field_path)
+        self.lookup_choices: Any = names_that_occur(self._images, self.field_path)
         yield from super().choices(changelist)
 
 
