@@ -33,10 +33,11 @@ from .exceptions import ProviderNotConfigured
 from .local_files import unwritable_reason
 from .models import image_storage
 from .pricing import find_price
-from .providers import ImageProvider, get_provider
+from .providers import ImageProvider, get_provider, get_text_provider
 from .providers.models import Deprecation, utc_today
 from .services.prompts import get_prompt_builder
 from .services.provider_status import price_problem
+from .services.scenes import get_scene_writer
 
 #: The checks' tag: `manage.py check --tag images`.
 TAG = "images"
@@ -64,6 +65,8 @@ APP_MISSING = "images.W019"
 VARIANT_UNUSABLE = "images.E020"
 PRICE_MISSING = "images.W021"
 PRICE_OLD = "images.W022"
+SCENE_WRITER_BROKEN = "images.E023"
+OLD_TEXT_MODEL = "images.W024"
 
 #: Names of URLs that other systems rely on, with example arguments.
 _MEDIA, _API = "images:media", "images:image-list"
@@ -228,6 +231,48 @@ def check_options(**_: Any) -> list[CheckMessage]:
         for alias, provider in _usable_providers()
         for sentence in provider.doubts()
     ]
+
+
+@register(TAG)
+def check_scenes(**_: Any) -> list[CheckMessage]:
+    """Check that scenes can be thought up, if they are on, and that no old variable is expected to turn them on."""
+    if any(map(_problem, ("scene_provider", "scene_model", "scene_writer", "provider_backends"))):
+        return []
+    return [*_scene_writer_messages(), *_scene_provider_messages(), *_old_text_model()]
+
+
+def _scene_writer_messages() -> Iterator[CheckMessage]:
+    if conf.scene_writer == SETTINGS["SCENE_WRITER"].default:
+        return
+    try:
+        get_scene_writer()
+    except ImproperlyConfigured as err:
+        hint = f'Give the dotted path of a class, or remove the setting to use "{SETTINGS["SCENE_WRITER"].default}".'
+        yield Error(str(err), hint=hint, id=SCENE_WRITER_BROKEN)
+
+
+def _scene_provider_messages() -> Iterator[CheckMessage]:
+    """What the text model lacks: it needs the key and the package of its vendor's image models."""
+    if conf.scene_backend is None:
+        return
+    name, provider = "scenes", get_text_provider()
+    hint = (
+        "Correct it in the environment or in IMAGES, or unset IMAGE_SCENE_PROVIDER: until then there are no scenes."
+    )
+    for sentence in provider.check():
+        yield Warning(f"IMAGE_SCENE_PROVIDER={conf.scene_provider}: {sentence}", hint=hint, id=PROVIDER_NOT_READY)
+    if deprecation := provider.deprecation():
+        yield _deprecated(name, provider, deprecation)
+
+
+def _old_text_model() -> Iterator[CheckMessage]:
+    if os.environ.get("OPENAI_MODEL", "").strip() and not (conf.scene_provider or conf.scene_model):
+        hint = (
+            "If it comes from the old images service: set IMAGE_SCENE_PROVIDER=openai and IMAGE_SCENE_MODEL for "
+            "scenes thought up by a text model, which cost money and seconds, or remove it. If it is for something "
+            f'else, add "{OLD_TEXT_MODEL}" to SILENCED_SYSTEM_CHECKS.'
+        )
+        yield Warning("OPENAI_MODEL is set, but this app does not read it.", hint=hint, id=OLD_TEXT_MODEL)
 
 
 @register(TAG)

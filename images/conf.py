@@ -26,6 +26,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Names of queues that need no dotted path.
 QUEUES = {"celery": "images.queues.celery.enqueue", "tasks": "images.queues.django_tasks.enqueue"}
 
+#: Whose text models can think up scenes: name -> class.
+SCENE_PROVIDERS = {
+    "openai": "images.providers.text.OpenAIText",
+    "gemini": "images.providers.text.GeminiText",
+    "placeholder": "images.providers.text.PlaceholderText",
+}
+#: Quick and cheap ones. `images.providers.models` knows when a model ends.
+DEFAULT_TEXT_MODELS = {"openai": "gpt-6-luna", "gemini": "gemini-3.5-flash-lite"}
+#: The largest answer to accept from a text model; a scene takes a thousandth of it.
+MAX_TEXT_BYTES = 1024 * 1024
+
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -111,6 +122,13 @@ def _networks(value: Any) -> tuple[Network, ...]:
         except ValueError as err:
             raise InvalidValue(f"must list networks, for example 10.1.0.0/16, and {word!r} is not one.") from err
     return tuple(found)
+
+
+def _scene_provider(value: Any) -> str:
+    name = text(value).strip().lower()
+    if name not in ("", *SCENE_PROVIDERS):
+        raise InvalidValue(f"must be one of: {', '.join(SCENE_PROVIDERS)}; or unset.")
+    return name
 
 
 def _public_url(value: Any) -> str:
@@ -442,6 +460,33 @@ class Settings:
     variant_entries = Setting(
         "", {}, _dictionary, "dictionary", "shapes of your own, beside `hero` and `inline`", key="VARIANTS"
     )
+
+    # Scenes
+
+    scene_provider = Setting(
+        "IMAGE_SCENE_PROVIDER",
+        "",
+        _scene_provider,
+        "`openai`, `gemini` or `placeholder`",
+        "whose text model thinks up a scene before each picture",
+    )
+    scene_model = Setting("IMAGE_SCENE_MODEL", "", text, "text", "which text model that is")
+    scene_writer = Setting(
+        "", "images.services.scenes.SceneWriter", text, "dotted path", "the class that thinks up scenes"
+    )
+
+    @property
+    def scene_backend(self) -> ProviderBackend | None:
+        """The text model that thinks up scenes, with the key and the address of its vendor; `None` for no scenes."""
+        name = self.scene_provider
+        if not name or name == "placeholder":
+            return ProviderBackend(path=SCENE_PROVIDERS[name]) if name else None
+        images, builtin = self.provider_backends[name], self._builtin_backends()[name]
+        # Under the same name, a host may have a class of its own, whose options mean something else.
+        options = images.options if images.path == builtin.path else builtin.options
+        model = self.scene_model or DEFAULT_TEXT_MODELS[name]
+        own = {"model": model, "max_image_bytes": MAX_TEXT_BYTES}
+        return ProviderBackend(path=SCENE_PROVIDERS[name], options={**options, **own})
 
     @property
     def provider_backends(self) -> dict[str, ProviderBackend]:

@@ -109,6 +109,19 @@ def _gemini(
     )
 
 
+def _text(models: str, text_in: str, text_out: str, source: str) -> Price:
+    """An entry of a text model, which thinks up scenes; the price of cached tokens follows after a blank."""
+    text, *cached = map(Decimal, text_in.split())
+    return Price(
+        models=tuple(models.split()),
+        text_in=text,
+        cached_text_in=cached[0] if cached else None,
+        text_out=Decimal(text_out),
+        dated=READ_ON,
+        source=source,
+    )
+
+
 #: Names are separated by blanks. Prices are those of a million tokens: read (cached), read as pictures (cached),
 #: written as text ("" for models that write none), written as a picture. The tokens of a picture are the most that
 #: docs/models.md has for the app's default size and quality. An entry that was read on another day than the others
@@ -122,10 +135,13 @@ PRICES: tuple[Price, ...] = (
     _openai("gpt-image-1.5 chatgpt-image-latest", "5 1.25", "8 2", "10", "32", None, _LITELLM),
     _openai("gpt-image-1", "5 1.25", "10 2.50", "", "40", None, _LITELLM),
     _openai("gpt-image-1-mini", "2 0.20", "2.50 0.25", "", "8", None, f"{_OPENAI}gpt-image-1-mini"),
+    _text("gpt-6-luna", "0.10 0.01", "0.50", f"{_OPENAI}gpt-6-luna"),
+    _text("gpt-5.6-luna", "0.20 0.02", "1.20", f"{_OPENAI}gpt-5.6-luna"),
     # --- Gemini: no price for cached tokens is published for these ---------------------------------------
     _gemini("gemini-nano-banana-2.1", "1.50", "7.50", "30", 1120),
     _gemini("gemini-3-pro-image", "2", "12", "120", 1120),
     _gemini("gemini-3.1-flash-image", "0.50", "3", "60", 1120),
     _gemini("gemini-3.1-flash-lite-image", "0.25", "1.50", "30", 1120),
     _gemini("gemini-2.5-flash-image", "0.30", "2.50", "30", 1290),
+    _text("gemini-3.5-flash-lite", "0.30", "2.50", "https://ai.google.dev/gemini-api/docs/whats-new-gemini-3.6"),
 )

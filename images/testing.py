@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from django.conf import settings
@@ -28,6 +28,9 @@ from .conf import conf
 from .exceptions import ImagesError
 from .providers import Deadline, ImageProvider, ImageRequest, ProviderImage
 from .services.test_runs import allow_real_providers
+
+if TYPE_CHECKING:
+    from .services.scenes import Scene, SceneBrief
 
 __all__ = ["FakeProvider", "Outbox", "allow_real_providers", "fake_images", "tiny_png"]
 
@@ -74,6 +77,18 @@ class FakeProvider(ImageProvider):
 
     def parse(self, answer: bytes) -> ProviderImage:
         return ProviderImage(data=answer, model=self.model)
+
+
+class FakeSceneWriter:
+    """Scenes without a text model: `fake_images` uses it if the settings have scenes thought up."""
+
+    provider, model, bills = _ALIAS, "fake", False
+
+    def write(self, *, brief: SceneBrief, deadline: Deadline) -> Scene:
+        """A scene, and an alternative text, that name the title."""
+        from .services.scenes import Scene
+
+        return Scene(text=f"A scene of {brief.title}", alt_text=f"What is seen of {brief.title}")
 
 
 class Outbox(list[ImageRequest]):
@@ -150,6 +165,8 @@ def _settings(outbox: Outbox, folder: str) -> dict[str, Any]:
         "MEDIA_DELIVERY": "stream",
         "MIN_FREE_BYTES": 0,
     }
+    if conf.scene_provider:
+        images |= {"SCENE_PROVIDER": "", "SCENE_WRITER": f"{__name__}.FakeSceneWriter"}
     if conf.queue:
         images["QUEUE"] = f"{__name__}.run_at_once"
     storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": folder}}

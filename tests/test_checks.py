@@ -86,6 +86,7 @@ def the_one() -> CheckMessage:
         checks.check_models,
         checks.check_options,
         checks.check_prices,
+        checks.check_scenes,
         checks.check_prompt_builder,
         checks.check_api_classes,
         checks.check_storage,
@@ -523,3 +524,37 @@ def test_workers_without_a_queue_are_an_error(settings: Settings) -> None:
     message = the_one()
     assert message.id == checks.UNUSABLE_VALUE
     assert "needs a queue" in message.msg
+
+
+def test_the_old_services_text_model_is_not_taken_over_silently(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_MODEL", "gpt-4o")
+    message = the_one()
+    assert (message.id, type(message)) == (checks.OLD_TEXT_MODEL, Warning)
+    assert "IMAGE_SCENE_MODEL" in str(message.hint)
+    settings.IMAGES |= {"SCENE_PROVIDER": "placeholder"}
+    assert run() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "check_id", "told"),
+    [
+        ({"SCENE_PROVIDER": "openai"}, checks.PROVIDER_NOT_READY, "OPENAI_API_KEY is not set"),
+        (
+            {"SCENE_PROVIDER": "openai", "SCENE_MODEL": "gpt-4o", "OPENAI_API_KEY": "sk-1"},
+            checks.MODEL_RETIRED,
+            "gpt-4o",
+        ),
+        ({"SCENE_PROVIDER": "acme"}, checks.UNUSABLE_VALUE, "openai, gemini, placeholder"),
+        ({"SCENE_WRITER": "myapp.Writer"}, checks.SCENE_WRITER_BROKEN, "cannot import"),
+        ({"SCENE_WRITER": "images.models.Status"}, checks.SCENE_WRITER_BROKEN, "`write` method"),
+    ],
+)
+def test_what_keeps_scenes_from_being_thought_up(
+    settings: Settings, setting: dict[str, str], check_id: str, told: str
+) -> None:
+    settings.IMAGES |= setting
+    message = the_one()
+    assert message.id == check_id
+    assert told in message.msg

@@ -306,12 +306,12 @@ def _warm_up() -> None:
     from django.urls import get_resolver
 
     from images.conf import conf
-    from images.providers import get_provider
+    from images.providers import get_provider, get_text_provider
 
     get_resolver().url_patterns  # noqa: B018  (the access imports the URLconf)
-    for alias in conf.providers:
+    for alias in (*conf.providers, *(["scenes"] if conf.scene_provider else [])):
         try:
-            get_provider(alias).warm_up()
+            (get_text_provider() if alias == "scenes" else get_provider(alias)).warm_up()
         except Exception as err:  # noqa: BLE001  (a provider may be third-party code)
             logger.warning("warm_up_failed provider=%s error=%s", alias, type(err).__name__)
 

@@ -25,6 +25,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import CostBasis, GeneratedImage, Status
+from ..services.scenes import is_of_scene
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]
@@ -261,6 +262,8 @@ def tried(image: GeneratedImage) -> str:
 
 def _call(attempt: dict[str, object]) -> str:
     words = [str(attempt.get("provider", "")), str(attempt.get("code", ""))]
+    if is_of_scene(attempt):
+        words.insert(1, f"({gettext('scene')})")
     ms = attempt.get("ms")
     if isinstance(ms, int):
         words.append(seconds(ms))

@@ -297,7 +297,8 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
         self.check_object_permissions(request, image)
         serializer = AltTextSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        return self._answer(set_alt_text(image=image, **serializer.validated_data), status.HTTP_200_OK)
+        set_alt_text(image=image, **serializer.validated_data)
+        return self._answer(image, status.HTTP_200_OK)
 
     @documented("destroy")
     def destroy(self, request: Request, image_id: str) -> Response:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..conf import conf
+from ..conf import ProviderBackend, conf
 from ..exceptions import ProviderNotConfigured
 from .base import Deadline, ImageProvider, ImageRequest, ProviderImage
 
-__all__ = ["Deadline", "ImageProvider", "ImageRequest", "ProviderImage", "get_provider"]
+if TYPE_CHECKING:
+    from .text import TextProvider
+
+__all__ = ["Deadline", "ImageProvider", "ImageRequest", "ProviderImage", "get_provider", "get_text_provider"]
+
+#: No alias of a provider can be this.
+SCENES = "scenes, by IMAGE_SCENE_PROVIDER"
 
 _instances: dict[str, tuple[str, ImageProvider]] = {}
 _lock = threading.Lock()
@@ -33,7 +40,22 @@ def get_provider(alias: str) -> ImageProvider:
             f"There is no image provider named {alias!r}. The operator should set IMAGE_PROVIDER to one of: "
             f"{', '.join(sorted(backends))}."
         )
-    backend = backends[alias]
+    return _kept(alias, backends[alias])
+
+
+def get_text_provider() -> TextProvider:
+    """The provider that writes scenes (`IMAGE_SCENE_PROVIDER`), kept as the others are.
+
+    Raises:
+        ProviderNotConfigured: There is none.
+    """
+    backend = conf.scene_backend
+    if backend is None:
+        raise ProviderNotConfigured("IMAGE_SCENE_PROVIDER is not set.")
+    return cast("TextProvider", _kept(SCENES, backend))  # `conf` names classes of ours
+
+
+def _kept(alias: str, backend: ProviderBackend) -> ImageProvider:
     fingerprint = repr((backend.path, sorted(backend.options.items())))
     with _lock:
         known = _instances.get(alias)

@@ -81,6 +81,8 @@ class ImageRequest:
         aspect_ratio: Width and height as small whole numbers, for example `(16, 9)`.
         seed: Repeats the same choices; providers that cannot be seeded ignore it.
         deadline: The response has to be complete by then.
+        context: Audience, brand and mood as the caller gave them; like the title, for providers that draw it.
+        scene: The scene that the prompt speaks of, or "".
     """
 
     prompt: str
@@ -90,6 +92,8 @@ class ImageRequest:
     aspect_ratio: tuple[int, int] = (16, 9)
     seed: int = 0
     deadline: Deadline
+    context: str = ""
+    scene: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         """Ask once. The timeout also tells Google when to stop (`X-Server-Timeout`)."""
         config = {
             **payload["config"],
-            "http_options": {"timeout": _milliseconds(deadline)},
+            "http_options": {"timeout": milliseconds(deadline)},
             "should_return_http_response": True,
         }
         response = client.models.generate_content(**{**payload, "config": config}).sdk_http_response
@@ -154,7 +154,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         """
         content = mapping(answer.content)
         request_id = safe_id(content.get("responseId")) or answer.call.request_id
-        usage = counts(_snake_case(content.get("usageMetadata")))
+        usage = counts(snake_case(content.get("usageMetadata")))
         with reporting(usage):
             data = self._decoded(answer, request_id)
         return ProviderImage(data=data, model=self.model, request_id=request_id, usage=usage)
@@ -164,20 +164,25 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         if not _is_promised(answer.content):
             raise broken(self.vendor, call)
         text = next(_images(content), None)
-        if text is None and content.get("error"):  # An error, although the status is 200.
-            error = mapping(content["error"])
-            status = error.get("code")
-            if not isinstance(status, int) or not 400 <= status < 600:
-                status = _STATUSES.get(str(error.get("status")), 500)
-            raise self._refused(content, status, call)
+        if text is None and content.get("error"):
+            raise self.reported(content, call)
         if text is None:
-            raise self._without_image(content, request_id)
+            raise self.without_image(content, request_id)
         try:
             return decode_base64(text)
         except ValueError as err:
             raise broken(self.vendor, call, kind="JSON whose base64 is damaged") from err
 
-    def _without_image(self, content: Mapping[str, Any], request_id: str) -> ProviderFailure:
+    def reported(self, content: Mapping[str, Any], call: Call) -> ProviderFailure:
+        """The failure that an answer reports although its status is 200."""
+        error = mapping(content["error"])
+        status = error.get("code")
+        if not isinstance(status, int) or not 400 <= status < 600:
+            status = _STATUSES.get(str(error.get("status")), 500)
+        return self._refused(content, status, call)
+
+    def without_image(self, content: Mapping[str, Any], request_id: str) -> ProviderFailure:
+        """The failure for an answer without content: was it blocked?"""
         reasons = {str(candidate.get("finishReason")) for candidate in mappings(content.get("candidates"))}
         judged = [mapping(content.get("promptFeedback")), *mappings(content.get("candidates"))]
         blocked = any(
@@ -214,7 +219,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         Raises:
             ProviderModelUnavailable: There is none, or it belongs to a model that generates in another way (Imagen).
         """
-        config: Any = {"http_options": {"timeout": _milliseconds(deadline)}}
+        config: Any = {"http_options": {"timeout": milliseconds(deadline)}}
         found = self.ask(deadline, lambda client, _: client.models.get(model=self.model, config=config))
         if found.supported_actions and "generateContent" not in found.supported_actions:
             raise refused(self.vendor, self.model, Refusal(status=404), None)
@@ -230,7 +235,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
 
     def model_names(self, deadline: Deadline) -> tuple[str, ...]:
         """The image models of this key."""
-        config: Any = {"page_size": 1000, "http_options": {"timeout": _milliseconds(deadline)}}
+        config: Any = {"page_size": 1000, "http_options": {"timeout": milliseconds(deadline)}}
         models = self.ask(deadline, lambda client, _: client.models.list(config=config).page)
         return image_model_names(
             (model.name or "").rpartition("/")[2]
@@ -239,7 +244,7 @@ class GeminiProvider(SDKProvider["Client", _Answer]):
         )
 
 
-def _milliseconds(deadline: Deadline) -> int:
+def milliseconds(deadline: Deadline) -> int:
     """The timeout that Google is told: it refuses one below ten seconds. The deadline itself ends the call."""
     return max(10_000, int(deadline.remaining * 1000))
 
@@ -270,11 +275,11 @@ def _images(content: Mapping[str, Any]) -> Iterator[str]:
                 yield text
 
 
-def _snake_case(reported: Any) -> Any:
+def snake_case(reported: Any) -> Any:
     """Google's `usageMetadata` with the names that its SDK gives the fields, under which rows have kept them."""
     if isinstance(reported, Mapping):
-        return {_CAPITAL.sub(r"_\1", str(key)).lower(): _snake_case(value) for key, value in reported.items()}
-    return [_snake_case(item) for item in reported] if isinstance(reported, list) else reported
+        return {_CAPITAL.sub(r"_\1", str(key)).lower(): snake_case(value) for key, value in reported.items()}
+    return [snake_case(item) for item in reported] if isinstance(reported, list) else reported
 
 
 def _retry_delay(details: list[Mapping[str, Any]]) -> float | None:

@@ -150,6 +150,15 @@ DEPRECATIONS: tuple[Deprecation, ...] = (
         "gpt-image-1-mini gpt-image-1.5 gpt-image-1.5-2025-12-16 chatgpt-image-latest",
         "gpt-image-2.6-flare gpt-image-2.6-sunburst",
     ),
+    # Text models, for scenes.
+    _openai(date(2026, 12, 11), "gpt-5 gpt-5-2025-08-07", "gpt-6.1-sol"),
+    _openai(date(2026, 12, 11), "gpt-5-mini gpt-5-mini-2025-08-07", "gpt-6.1-terra"),
+    _openai(date(2026, 12, 11), "gpt-5-nano gpt-5-nano-2025-08-07", "gpt-6-luna"),
+    _openai(date(2027, 1, 14), "gpt-4o gpt-4o-2024-* gpt-4o-mini gpt-4o-mini-2024-*", "gpt-6-luna"),
+    _openai(date(2027, 1, 14), "gpt-4.1 gpt-4.1-2025-* gpt-4.1-mini gpt-4.1-mini-2025-*", "gpt-6-luna"),
+    _openai(date(2026, 10, 23), "gpt-4 gpt-4-* o1 o1-2024-* o3-mini o3-mini-*", "gpt-5.6-sol"),
+    _openai(date(2026, 10, 23), "gpt-3.5-turbo gpt-3.5-turbo-* o4-mini o4-mini-*", "gpt-5.6-terra"),
+    _openai(date(2026, 10, 23), "gpt-4.1-nano gpt-4.1-nano-*", "gpt-5.6-luna"),
     # --- Gemini -------------------------------------------------------------------------------------------
     _gemini(date(2025, 11, 10), "imagen-3.0-generate-002", "gemini-nano-banana-2.1"),
     _gemini(
@@ -169,4 +178,8 @@ DEPRECATIONS: tuple[Deprecation, ...] = (
     # Deprecated on 2026-10-06 with "no shutdown date announced". Third parties reported 2026-10-29; one of them,
     # LiteLLM, has taken the day out of its list again.
     _gemini(None, "gemini-3.1-flash-image", "gemini-nano-banana-2.1", _GEMINI_LOG),
+    # Text models, for scenes. From that day on Google answers with the replacement, at its price.
+    _gemini(date(2026, 12, 1), "gemini-2.5-flash", "gemini-3.5-flash-lite"),
+    _gemini(date(2026, 12, 1), "gemini-2.5-pro", "gemini-3.8-flash"),
+    _gemini(date(2026, 6, 1), "gemini-2.0-flash gemini-2.0-flash-*", "gemini-3.1-flash-lite", _GEMINI_LOG),
 )

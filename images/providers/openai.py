@@ -45,7 +45,7 @@ _DEFAULT_QUALITY = "medium"
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x20-\x7e]*")
 
 #: Seconds by which the SDK's own timeout, which it announces in a header, lies behind the deadline.
-_BEHIND = 5.0
+BEHIND = 5.0
 
 #: What an error says that comes with status 200 or without a number, as a status. Any other is the server's fault.
 _STATUSES = {"rate_limit_exceeded": 429, "rate_limit_error": 429, "server_overloaded": 503, "overloaded_error": 503}
@@ -147,7 +147,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
 
     def send(self, client: OpenAI, payload: Any, deadline: Deadline, call: Call) -> _Answer:
         """Ask once. If the answer is an address, fetch the file at once, since such addresses expire."""
-        raw = client.images.with_raw_response.generate(**payload, timeout=deadline.remaining + _BEHIND)
+        raw = client.images.with_raw_response.generate(**payload, timeout=deadline.remaining + BEHIND)
         content = read_json(raw.http_response.content)
         del raw  # Not a second copy of the image while a file is fetched.
         url = _first_url(content)
@@ -178,7 +178,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         call, content = answer.call, mapping(answer.content)
         text = next((text for item in mappings(content.get("data")) if (text := _text(item, "b64_json"))), None)
         if text is None:
-            self._raise_reported(content, call)
+            self.raise_reported(content, call)
             promised = isinstance(answer.content, Mapping) and isinstance(content.get("data"), list | None)
             raise no_image(self.vendor, call.request_id) if promised else broken(self.vendor, call)
         try:
@@ -215,7 +215,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         )
         return refused(self.vendor, self.model, refusal, special)
 
-    def _raise_reported(self, content: Mapping[str, Any], call: Call) -> None:
+    def raise_reported(self, content: Mapping[str, Any], call: Call) -> None:
         """Raise the failure that an answer without an image reports although its status is 200, if there is one."""
         items = mappings(content.get("data"))
         # Some servers put the error where the answer would be, without a name.
@@ -234,7 +234,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         import openai
 
         try:
-            found = client.models.retrieve(self.model, timeout=deadline.remaining + _BEHIND)
+            found = client.models.retrieve(self.model, timeout=deadline.remaining + BEHIND)
         except openai.APIStatusError as err:
             if err.status_code == 403 or "Missing scopes" in str(err):
                 return ModelStatus(doubt="The key was accepted, but may not look at models.")
@@ -261,7 +261,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
 
     def model_names(self, deadline: Deadline) -> tuple[str, ...]:
         """The image models of this key, except those whose end has been announced."""
-        models = self.ask(deadline, lambda client, _: client.models.list(timeout=deadline.remaining + _BEHIND).data)
+        models = self.ask(deadline, lambda client, _: client.models.list(timeout=deadline.remaining + BEHIND).data)
         return image_model_names(model.id for model in models if parse_day(model.shutdown_date) is None)
 
 

@@ -55,6 +55,7 @@ from .probes import (
 )
 from .provider_status import PRICES, examine_prices, examine_providers
 from .queue import feature
+from .scenes import is_of_scene
 
 __all__ = ["Finding", "Level", "examine", "exit_status"]
 
@@ -496,7 +497,7 @@ def _generate(item: str) -> Finding:
         return broken(GENERATION, f"No image could be made: {err.message} ({err.code})", step)
     maker = f"{image.provider} ({image.model})" if image.model else image.provider
     made = f"{maker} made an image of {image.width}x{image.height} in {(image.duration_ms or 0) / 1000:.1f} s"
-    failed = [attempt for attempt in image.attempts if attempt["code"] != "ok"]
+    failed = [attempt for attempt in image.attempts if attempt["code"] != "ok" and not is_of_scene(attempt)]
     if failed:
         told = ", ".join(f"{attempt['provider']}: {attempt['code']}" for attempt in failed)
         return attention(

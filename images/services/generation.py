@@ -38,6 +38,7 @@ from .deletion import keep_late_cost
 from .failover import VerifiedImage, ask_providers
 from .repair import fail_stopped
 from .request import GenerationRequest
+from .scenes import add_scene, is_of_scene
 
 logger = logging.getLogger("images")
 
@@ -98,8 +99,10 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
         idempotency_key: Up to 255 characters. The same key and content return the same image, which is paid for once.
         idempotency_scope: Up to 80 characters. The same key in another scope counts as another key. By default each
             user has a scope.
-        seed: Repeats the choice of style and hints of an earlier image.
-        context: Audience, brand and mood, up to 4,000 characters; shortened, it goes into the prompt.
+        seed: Repeats the choice of style and hints of an earlier image, and its scene, if the content is the same.
+        context: Audience, brand and mood, up to 4,000 characters; shortened, it goes into the prompt, or to the text
+            model that thinks up the scene.
+        new_scene: Have a new scene thought up, whatever the seed.
 
     Returns:
         The row in status `ready`; `image.public_url()` is the picture's address. `image.replayed` is true if an
@@ -269,8 +272,10 @@ class GenerationRun:
         self.image = image
         self.deadline = Deadline.after(conf.deadline)
         self.started = time.monotonic()
-        self.attempts: list[dict[str, Any]] = []
         self.is_recorded = True
+        # An earlier run of the same row may have paid for a scene.
+        self.attempts: list[dict[str, Any]] = [attempt for attempt in image.attempts if is_of_scene(attempt)]
+        self.unwritten: dict[str, Any] = {}
 
     def run(self) -> GeneratedImage:
         """Make the image.
@@ -292,6 +297,7 @@ class GenerationRun:
             self.aspect_ratio = self._find_aspect_ratio()
             storage.check_space(self.image.file_stem)
             release_connections()
+            self.unwritten = add_scene(self.image, self.deadline, self.attempts)
             with bounded_memory():  # only a few images are read, verified and written at once
                 verified = ask_providers(self._request, self.deadline, self.attempts)
                 name = storage.save(self.image.file_stem, verified.info.extension, verified.image.data)
@@ -318,6 +324,8 @@ class GenerationRun:
             aspect_ratio=self.aspect_ratio,
             seed=image.seed,
             deadline=deadline,
+            context=image.context,
+            scene=image.scene,
         )
 
     def _describe(self, verified: VerifiedImage, name: str) -> None:
@@ -368,7 +376,7 @@ class GenerationRun:
         # A bug of a provider or of a receiver goes on to the caller as it is, and the API makes an answer of it.
         err.__dict__["may_have_billed"] = known.may_have_billed
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
-        last = self.attempts[-1] if self.attempts else {}
+        last: dict[str, Any] = next((attempt for attempt in reversed(self.attempts) if not is_of_scene(attempt)), {})
         self._record_provider(last.get("provider", ""), last.get("model", ""))
         try:
             self._write()
@@ -409,7 +417,7 @@ class GenerationRun:
         image.finished_at = timezone.now()
         image.duration_ms = round((time.monotonic() - self.started) * 1000)
         names = [field.attname for field in GeneratedImage._meta.concrete_fields if field.attname in _OUTCOME]
-        values = {name: getattr(image, name) for name in names}
+        values = {name: getattr(image, name) for name in names} | self.unwritten
         found = rows().filter(pk=image.pk, started_at=image.started_at).exclude(status=Status.DELETING)
         begun, pause = time.monotonic(), FIRST_WRITE_PAUSE
         while True:

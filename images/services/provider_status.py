@@ -5,7 +5,7 @@ Also what is known about the price of its model, which needs no question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -17,7 +17,7 @@ from ..conf import conf
 from ..exceptions import ProviderFailure, ProviderNotConfigured
 from ..price_table import MAX_AGE
 from ..pricing import find_price
-from ..providers import Deadline, ImageProvider, get_provider
+from ..providers import Deadline, ImageProvider, get_provider, get_text_provider
 from ..providers.models import Deprecation, ModelStatus
 from .probes import PROVIDERS, Finding, attention, broken, fine, guarded
 
@@ -49,21 +49,29 @@ def examine_providers(*, warn_days: int, today: date) -> Iterator[Finding]:
     known = conf.provider_backends
     for alias in conf.providers:
         if alias in known:
-            yield from guarded(PROVIDERS, partial(_examine, alias, warn_days, today))
+            find = partial(get_provider, alias)
+            yield from guarded(
+                PROVIDERS, partial(_examine, alias, find, f"remove {alias} from IMAGE_PROVIDER", warn_days, today)
+            )
         else:
             step = f"Set IMAGE_PROVIDER to one or more of: {', '.join(sorted(known))}."
             yield broken(PROVIDERS, f"{alias}: there is no provider with this name.", step)
+    if conf.scene_provider:
+        way_out = "unset IMAGE_SCENE_PROVIDER"
+        yield from guarded(PROVIDERS, partial(_examine, "scenes", get_text_provider, way_out, warn_days, today))
 
 
-def _examine(alias: str, warn_days: int, today: date) -> Iterator[Finding]:
-    provider = get_provider(alias)
+def _examine(
+    alias: str, find: Callable[[], ImageProvider], way_out: str, warn_days: int, today: date
+) -> Iterator[Finding]:
+    provider = find()
     for sentence in provider.doubts():
         yield attention(
             PROVIDERS, f"{alias}: {sentence}", "Correct it, or use --generate, which shows whether it works."
         )
     missing = provider.check()
     for sentence in missing:
-        step = f"Correct it in the environment or in IMAGES, or remove {alias} from IMAGE_PROVIDER."
+        step = f"Correct it in the environment or in IMAGES, or {way_out}."
         yield broken(PROVIDERS, f"{alias}: {sentence}", step)
     if missing:
         yield from _known_deprecation(alias, provider, today)

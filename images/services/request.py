@@ -25,6 +25,7 @@ from .database import before_paying, committed_at_once, rows
 from .deletion import delete_row_that_never_was
 from .prompts import build_prompt
 from .repair import rescue
+from .scenes import scenes_are_on
 
 MAX_CONTENT_ITEM_ID = 255
 MAX_TITLE = 500
@@ -33,6 +34,8 @@ MAX_CONTEXT = 4_000
 MAX_KEY = 255
 MAX_SCOPE = 80
 
+#: How many images of a content item are looked at for a scene to use again.
+MAX_EARLIER = 20
 #: How often a row with an idempotency key is written before the caller is told to ask again.
 WRITE_TRIES = 3
 
@@ -50,6 +53,7 @@ class GenerationRequest:
     idempotency_scope: str | None = None
     seed: int | None = None
     context: str | None = None
+    new_scene: bool = False
 
     def cleaned(self) -> GenerationRequest:
         """Check the arguments and normalise them.
@@ -177,15 +181,31 @@ class GenerationRequest:
                 token=storage.new_token(),
             ),
         )
+        if earlier := self._find_scene():
+            image.scene, image.scene_model, image.alt_text = (
+                earlier.scene,
+                earlier.scene_model,
+                earlier.alt_text or None,
+            )
         prompt = build_prompt(
             title=self.title,
             description=description,
             variant=self.variant,
             seed=image.seed,
             context=image.context,
+            scene=image.scene,
         )
         image.prompt, image.negative_prompt, image.style = prompt.text, prompt.negative, prompt.style
         return image
+
+    def _find_scene(self) -> GeneratedImage | None:
+        """The owner's latest image with a scene for the same seed and content, if it may be used again."""
+        if self.seed is None or self.new_scene or not scenes_are_on():
+            return None
+        found = rows().filter(content_item_id=self.content_item_id, seed=self.seed, owner_id=self._owner_id)
+        found = found.exclude(scene="").exclude(status=Status.DELETING)[:MAX_EARLIER]
+        # Not every database compares texts to the letter.
+        return next(filter(self._has_content_of, found), None)
 
     @property
     def _owner_id(self) -> Any:

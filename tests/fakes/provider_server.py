@@ -29,6 +29,7 @@ from tests.fakes.answers import Wish
 from tests.fakes.models import model_answer
 from tests.fakes.modes import MODES
 from tests.fakes.pictures import png
+from tests.fakes.texts import text_answer
 
 _GEMINI_SIZES = {"16:9": (1376, 768), "4:3": (1200, 896), "9:16": (768, 1376), "3:4": (896, 1200)}
 
@@ -78,7 +79,12 @@ class ProviderServer:
         self.redirect_to = "/elsewhere"
         self.requests: deque[Recorded] = deque(maxlen=10_000)
         self.models: dict[str, dict[str, Any]] = {}
-        self._scripts: dict[str, deque[str]] = {"images": deque(), "files": deque(), "models": deque()}
+        self._scripts: dict[str, deque[str]] = {
+            "images": deque(),
+            "files": deque(),
+            "models": deque(),
+            "texts": deque(),
+        }
         self._repeat = False
         self._changed = threading.Condition()
         self._gate = threading.Event()
@@ -105,6 +111,15 @@ class ProviderServer:
     def script_models(self, *modes: str) -> None:
         """The same for questions about models, which cost nothing."""
         self._scripts["models"] = deque(modes)
+
+    def script_texts(self, *modes: str) -> None:
+        """The same for requests for a text (`texts.TEXTS`)."""
+        self._scripts["texts"] = deque(modes)
+
+    def requests_for(self, kind: str) -> list[Recorded]:
+        """The requests for `texts`, or those for `images`."""
+        posted = [request for request in self.requests if request.method == "POST"]
+        return [request for request in posted if _is_text(request) == (kind == "texts")]
 
     def hold(self) -> None:
         """Let requests arrive, and answer none until `release`."""
@@ -151,8 +166,17 @@ class ProviderServer:
             self._gate.wait(60)
             if self.latency:
                 time.sleep(self.latency)
-        wish = self._wish(request)
         deliver = DELIVERIES.get(mode)
+        if _is_text(request):
+            answer = text_answer(
+                "gemini" if "generateContent" in request.path else "openai", "ok" if deliver else mode
+            )
+            if deliver is None:
+                sock.sendall(head(answer, f"Content-Length: {len(answer.body)}") + answer.body)
+                return True
+            deliver(sock, answer)
+            return mode in KEEP_OPEN
+        wish = self._wish(request)
         if wish.api == "model":
             answer = model_answer(request.path, request.headers, "ok" if deliver else mode, self.models)
             if deliver is None:
@@ -176,6 +200,8 @@ class ProviderServer:
             return self._scripts["models"].popleft() if self._scripts["models"] else "ok"
         if not is_file and (request.method != "POST" or request.path.startswith("/elsewhere")):
             return "ok"
+        if _is_text(request):
+            return self._scripts["texts"].popleft() if self._scripts["texts"] else "ok"
         try:
             mode = self._scripts["files" if is_file else "images"].popleft()
         except IndexError:  # The script is over.
@@ -201,6 +227,13 @@ class ProviderServer:
         known = request.headers.get("authorization", "").startswith("Bearer ")
         kind = request.json.get("output_format", "png")
         return Wish("openai" if known else "nobody", width, height, kind, size, files)
+
+
+def _is_text(request: Recorded) -> bool:
+    """Whether a text is asked for, and not a picture."""
+    if request.path.partition("?")[0].endswith("/chat/completions"):
+        return True
+    return "generateContent" in request.path and b'"responseMimeType"' in request.body
 
 
 def _answer(mode: str, wish: Wish, redirect_to: str) -> Answer:

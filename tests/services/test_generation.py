@@ -281,7 +281,7 @@ def test_help_and_editors_see_every_argument(function: Any) -> None:
     parameters = inspect.signature(function).parameters
     assert list(parameters) == [
         "content_item_id", "title", "description", "variant", "user", "idempotency_key", "idempotency_scope", "seed",
-        "context",
+        "context", "new_scene",
     ]  # fmt: skip
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert [name for name, one in parameters.items() if one.default is one.empty] == ["content_item_id", "title"]
