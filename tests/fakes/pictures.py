@@ -70,9 +70,7 @@ def manifest_store(kind: str = "c2pa", label: str = "c2pa", signature_size: int 
     # In CBOR: one action, `c2pa.created`, with its source type.
     created = b"\xa2\x66action\x6cc2pa.created\x71digitalSourceType\x78" + bytes([len(source)]) + source
     actions = _superbox("cbor", "c2pa.actions.v2", _box(b"cbor", b"\xa1\x67actions\x81" + created))
-    claim = _superbox(
-        "c2cl", "c2pa.claim.v2", _box(b"cbor", b"\xa1\x69signature\x78\x1bself#jumbf=c2pa.signature...")
-    )
+    claim = _superbox("c2cl", "c2pa.claim.v2", _box(b"cbor", b"\xa1\x69signature\x78\x19self#jumbf=c2pa.signature"))
     # A COSE_Sign1 begins with tag 18 and an array of four.
     cose = b"\xd2\x84" + b"\x30\x82" * (signature_size // 2)
     signature = _superbox("c2cs", "c2pa.signature", _box(b"cbor", cose))

@@ -39,6 +39,7 @@ class TestStopped:
         assert (image.mime_type, image.width, image.height, image.size_bytes) == ("image/png", 16, 9, len(png()))
         assert len(image.sha256) == 64
         assert image.finished_at
+        assert (image.ai_generated, image.content_credentials) == (True, False)
 
     def test_without_a_file_the_row_fails_and_says_why(self) -> None:
         image = stopped()
