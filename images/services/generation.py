@@ -151,7 +151,8 @@ def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     """Let one of the queue's workers make an image, and return its row at once.
 
     It can be called inside `transaction.atomic()`: the request is queued when the transaction commits, and dropped if
-    it is rolled back. If the queue cannot be reached then, the row fails and `image_generation_failed` is sent.
+    it is rolled back. If the queue cannot be reached then, Celery's workers publish the request later; with another
+    queue the row fails and `image_generation_failed` is sent.
 
     The arguments are those of `generate_image`.
 

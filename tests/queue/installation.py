@@ -82,10 +82,10 @@ class Installation:
             yield
 
     @contextmanager
-    def worker(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker, in a process group of its own."""
-        lean = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
-        with self._process("-m", "celery", "-A", "trygo_backend", "worker", *lean, *options) as process:
+    def worker(self, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker, in a process group of its own; `variables` are its own, too."""
+        command = ("-m", "trygo_backend.worker", "--loglevel", "INFO", *options)
+        with self._process(*command, **variables) as process:
             yield process
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -125,14 +126,15 @@ def test_what_the_broker_has_lost_is_published_again_by_the_workers(installation
 
 def test_a_broker_that_is_down_is_told_at_once_and_costs_nothing(installation: Installation, redis: Redis) -> None:
     redis.kill()
-    with installation.web(), installation.worker():
+    with installation.web():
         answer = installation.ask(Prefer="respond-async", Idempotency_Key="key-1")
         assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
         assert answer.json()["retryable"]
         assert "Retry-After" in answer.headers
         redis.start()
-        image_id = installation.queue(Idempotency_Key="key-1")
-        assert installation.ended(image_id)["status"] == "ready"
+        with installation.worker():
+            image_id = installation.queue(Idempotency_Key="key-1")
+            assert installation.ended(image_id)["status"] == "ready"
     assert installation.paid == 1
 
 
@@ -196,10 +198,28 @@ def test_the_doctor_sees_who_works(installation: Installation, redis: Redis) -> 
     assert queue_findings(installation) == ["broken: The queue's broker answers, but no worker does.", quiet]
     with installation.worker() as _worker:
         until(lambda: " ready." in installation.log, "the worker")
-        [workers, _] = queue_findings(installation)
-        assert workers == "ok: The queue's broker answers, and so do its workers (1)."
+        assert queue_findings(installation) == [
+            "ok: The queue's broker answers, and so do its workers (1).",
+            "ok: A probe task went through the queue; its worker sees the same rows and files.",
+            quiet,
+        ]
     redis.kill()
     assert queue_findings(installation)[0] == "broken: The queue's broker does not answer."
+
+
+def test_the_doctor_tells_of_a_worker_that_sees_other_rows_or_other_files(
+    installation: Installation, tmp_path: Path
+) -> None:
+    other = shutil.copy(tmp_path / "db.sqlite3", tmp_path / "other.sqlite3")
+    for variables, what in (
+        ({"STORAGE_ROOT": str(tmp_path / "unshared")}, "files"),
+        ({"DATABASE_URL": f"sqlite:///{other}"}, "rows"),
+    ):
+        with installation.worker(**variables):
+            until(lambda: len(queue_findings(installation)) > 2, "the worker")
+            [_, finding, _] = queue_findings(installation)
+        assert finding.startswith("broken: A worker (celery@")
+        assert finding.endswith(f"does not see the same {what}.")
 
 
 def children(process: subprocess.Popen[bytes]) -> list[int]:
