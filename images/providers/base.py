@@ -478,7 +478,7 @@ def reporting(usage: Any) -> Iterator[None]:
 
 
 def counts(reported: Any, depth: int = 4) -> Any:
-    """The usage that a provider reported, as plain JSON: numbers and single words, in objects and lists.
+    """The usage that a provider reported, as plain JSON: numbers, yes and no, and single words, in objects and lists.
 
     Anything else (free text, NaN, null bytes) is left out, since not every database could store it.
 
@@ -493,5 +493,8 @@ def counts(reported: Any, depth: int = 4) -> Any:
         return [value for item in reported[:32] if (value := counts(item, depth - 1)) is not None] or None
     if isinstance(reported, str):
         return reported if reported.isidentifier() and len(reported) <= 64 else None
-    is_number = isinstance(reported, int | float) and not isinstance(reported, bool) and math.isfinite(reported)
+    if isinstance(reported, bool):
+        return reported
+    # No count has more digits; and `isfinite` cannot take an integer that is no float.
+    is_number = isinstance(reported, int | float) and abs(reported) < 10**18
     return reported if is_number else None

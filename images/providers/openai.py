@@ -43,6 +43,7 @@ _DEFAULT_QUALITY = "medium"
 
 #: A header's name and value (RFC 9110), as far as all servers accept them.
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x20-\x7e]*")
+_DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,30})?([eE]-[0-9]{1,2})?")
 
 #: Seconds by which the SDK's own timeout, which it announces in a header, lies behind the deadline.
 BEHIND = 5.0
@@ -153,7 +154,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         url = _first_url(content)
         if url is None:
             return _Answer(content=content, call=call)
-        with reporting(_usage(content)):
+        with reporting(_usage(content, call)):
             fetched = fetch_image(
                 url,
                 deadline=deadline,
@@ -169,7 +170,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
             ProviderBadResponse: The answer is not what the API promises.
             ProviderNoImage: It is, but holds no image.
         """
-        usage = _usage(answer.content)
+        usage = _usage(answer.content, answer.call)
         with reporting(usage):
             data = self._decoded(answer) if answer.fetched is None else answer.fetched
         return ProviderImage(data=data, model=self.model, request_id=answer.call.request_id, usage=usage)
@@ -265,9 +266,14 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         return image_model_names(model.id for model in models if parse_day(model.shutdown_date) is None)
 
 
-def _usage(content: Any) -> Any:
-    """What the answer reports as used, or `None`."""
-    return counts(mapping(content).get("usage"))
+def _usage(content: Any, call: Call) -> Any:
+    """What the answer reports as used, with the cost that LiteLLM's proxy puts into a header; `None` for nothing."""
+    usage = counts(mapping(content).get("usage"))
+    charged = call.headers.get("x-litellm-response-cost", "")
+    # Zero there also stands for a model whose price the proxy does not know.
+    if _DECIMAL.fullmatch(charged) and float(charged) and not (usage and "cost" in usage):
+        return {**mapping(usage), "cost": float(charged)}
+    return usage
 
 
 def _status_of(error: Mapping[str, Any]) -> int:

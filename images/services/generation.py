@@ -274,8 +274,8 @@ class GenerationRun:
         self.deadline = Deadline.after(conf.deadline)
         self.started = time.monotonic()
         self.is_recorded = True
-        # An earlier run of the same row may have paid for a scene.
-        self.attempts: list[dict[str, Any]] = [attempt for attempt in image.attempts if is_of_scene(attempt)]
+        # An earlier run of the same row may have paid, for a scene or for a picture that was lost.
+        self.attempts: list[dict[str, Any]] = list(image.attempts)
         self.unwritten: dict[str, Any] = {}
 
     def run(self) -> GeneratedImage:

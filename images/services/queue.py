@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -34,6 +35,7 @@ from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
 from .database import release_connections, rows
+from .failover import Attempt
 from .incidents import Incident, report
 from .repair import rescue, stopped
 
@@ -215,6 +217,9 @@ def _mark_started(row: GeneratedImage, now: datetime) -> bool:
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
     if not found.update(started_at=now, deadline_at=deadline):
         return False
+    if row.started_at is not None:  # nobody knows what the run before this one has cost
+        lost = Attempt(provider="", model="", code=ImagesError.code, ms=0, may_have_billed=True)
+        row.attempts = [*row.attempts, asdict(lost)]
     row.started_at, row.deadline_at = now, deadline
     return True
 

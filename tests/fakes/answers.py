@@ -230,6 +230,9 @@ SPECIAL: dict[str, Callable[[Wish], Answer]] = {
         )
     ),
     "cost": lambda wish: _costing(wish, with_images(wish, wish.image())),
+    "cost_header": lambda wish: _json(
+        with_images(wish, wish.image()), 200, (("X-LiteLLM-Response-Cost", "4.2e-02"),)
+    ),
     "cost_no_image": lambda wish: _costing(wish, {"data": []} if wish.api == "openai" else gemini(None, "NO_IMAGE")),
     "cost_flagged": lambda wish: _costing(
         wish, {"data": [{"flagged": True}]} if wish.api == "openai" else gemini(None, "IMAGE_SAFETY")

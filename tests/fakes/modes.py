@@ -17,6 +17,7 @@ _CONTENT = {
     "odd_usage": "a picture with usage that cannot be stored",
     "cost": "a picture with a cost in decimals among its usage",
     "cost_base64": "the same with broken base64",
+    "cost_header": "OpenAI: a picture with a cost in LiteLLM's header",
     "cost_no_image": "the same without a picture",
     "cost_url": "OpenAI: the same with an address that is refused",
     "cost_svg": "the same with an SVG in the picture's place",

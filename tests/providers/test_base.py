@@ -87,8 +87,10 @@ def test_usage_keeps_numbers_and_words_that_can_be_stored() -> None:
         "free text": "x",
         "kind": "IMAGE",
         "bad": float("nan"),
+        "endless": 10**400,
+        "is_byok": True,
         "many\0": 1,
         "deep": [{"n": 1}],
     }
-    assert counts(reported) == {"total": 7, "cost": 0.042, "kind": "IMAGE", "deep": [{"n": 1}]}
+    assert counts(reported) == {"total": 7, "cost": 0.042, "kind": "IMAGE", "is_byok": True, "deep": [{"n": 1}]}
     assert counts("free text") is None

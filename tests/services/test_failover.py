@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,6 +24,7 @@ from images.models import GeneratedImage
 from images.providers import Deadline, ImageProvider
 from images.providers.placeholder import PlaceholderProvider
 from images.services import failover, generate_image
+from images.signals import image_generated
 from tests.fakes.answers import COST
 from tests.fakes.provider_server import ProviderServer
 
@@ -275,6 +277,7 @@ class TestUsage:
         image.refresh_from_db()
         assert [attempt["usage"] for attempt in image.attempts] == [COST, COST]
         assert image.usage == COST
+        assert (image.cost, image.cost_basis) == (2 * Decimal("0.0421735"), "reported")
 
     @pytest.mark.parametrize("provider", ["gemini", "openai"])
     def test_of_content_that_was_rejected_is_kept(self, providers: Providers, provider: str) -> None:
@@ -302,11 +305,38 @@ class TestUsage:
             generate_image(**WANTED)
         image = GeneratedImage.objects.get()
         assert [(attempt["code"], attempt["usage"]) for attempt in image.attempts] == [("ok", COST)]
+        assert image.cost == Decimal("0.0421735")
+
+    @pytest.mark.parametrize(
+        ("provider", "mode", "usd", "basis"),
+        [
+            ("openai", "ok", "0.03193", "estimated"),
+            ("gemini", "ok", "0.03876", "estimated"),
+            ("openai", "cost_header", "0.042", "reported"),
+        ],
+    )
+    def test_becomes_a_cost_that_the_receivers_of_signals_see(
+        self, providers: Providers, provider: str, mode: str, usd: str, basis: str
+    ) -> None:
+        providers.configure(PROVIDER=provider)
+        getattr(providers, provider).script(mode)
+        told: list[Any] = []
+        receiver = lambda image, **_: told.append((image.cost, image.cost_basis, image.prices_dated))  # noqa: E731
+        image_generated.connect(receiver)
+        try:
+            generate_image(**WANTED)
+        finally:
+            image_generated.disconnect(receiver)
+        row = GeneratedImage.objects.get()
+        assert told == [(row.cost, row.cost_basis, row.prices_dated)]
+        assert (row.cost, row.cost_basis) == (Decimal(usd), basis)
+        assert bool(row.prices_dated) == (basis == "estimated")
 
     def test_that_is_missing_stays_unknown(self, providers: Providers) -> None:
         providers.gemini.script("http_500")
         image = generate_image(**WANTED)
         assert image.attempts[0]["usage"] is None
+        assert image.cost_basis == "at_least"
 
 
 class TestRetries:

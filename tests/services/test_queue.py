@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -242,11 +243,15 @@ class TestLost:
         assert not fake_provider.requests
 
     def test_is_made_again_where_the_operator_wants_it(self, fake_provider: FakeProvider, settings: Settings) -> None:
-        use(settings, enqueue, RETRY_LOST=True)
+        use(settings, enqueue, RETRY_LOST=True, PRICES={"test": "0.04"})
         image = lost(generate_image_later(**WANTED), deadline_at=timezone.now() + HOUR)
         run_generation(image.pk, redelivered=True)
         image.refresh_from_db()
         assert (image.status, len(fake_provider.requests)) == ("ready", 1)
+        assert (image.cost, image.cost_basis) == (
+            Decimal("0.04"),
+            "at_least",
+        )  # the worker that was lost may have paid
 
     def test_is_not_made_again_once_readers_were_told_that_it_failed(
         self, fake_provider: FakeProvider, settings: Settings
