@@ -373,6 +373,13 @@ class Settings:
     deadline = Setting(
         "IMAGE_DEADLINE", 90, number(1), "seconds", "how long a generation may take, all attempts together"
     )
+    storage_timeout = Setting(
+        "IMAGE_STORAGE_TIMEOUT",
+        60,
+        number(0),
+        "seconds",
+        "how long an image that is paid for may be read and stored after that",
+    )
     max_concurrency = Setting(
         "IMAGE_MAX_CONCURRENCY", 100, whole(1), "number", "the most generations at once in a process"
     )
@@ -487,6 +494,11 @@ class Settings:
         model = self.scene_model or DEFAULT_TEXT_MODELS[name]
         own = {"model": model, "max_image_bytes": MAX_TEXT_BYTES}
         return ProviderBackend(path=SCENE_PROVIDERS[name], options={**options, **own})
+
+    @property
+    def longest_run(self) -> float:
+        """Seconds after which a generation is over: the time for its providers, and that for storing the image."""
+        return self.deadline + self.storage_timeout
 
     @property
     def provider_backends(self) -> dict[str, ProviderBackend]:

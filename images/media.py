@@ -7,16 +7,9 @@ are sent as downloads, nothing is sniffed, and the policy runs nothing. Under gu
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
 import logging
-import os
 import re
-import stat
 from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import IO, Protocol
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
@@ -26,14 +19,15 @@ from django.db import transaction
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase, ResponseHeaders
 from django.utils.cache import get_conditional_response
-from django.utils.http import http_date, parse_http_date_safe
+from django.utils.http import http_date, parse_etags, parse_http_date_safe
 from django.views.decorators.csrf import csrf_exempt
 
 from .conf import conf
-from .local_files import local_path, open_below
+from .local_files import local_path
 from .logs import log_event
 from .models import image_storage
 from .storage import ROOT, is_plain_path
+from .stored_files import StoredFile, Wanted, find_file
 
 logger = logging.getLogger("images")
 
@@ -56,61 +50,6 @@ _SAFETY = {
 #: How much is read at once if the server does not send the file by itself.
 #: Larger blocks were not measurably faster, and each waiting thread holds one.
 BLOCK_SIZE = 64 * 1024
-
-#: What is said of names that are too long, of symbolic links, sockets and devices: there is nothing to serve.
-_NOT_SERVED = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV}
-
-
-class FilePart:
-    """A file from where it stands, up to `length` bytes: what a WSGI server streams.
-
-    Args:
-        file: Open and positioned at the first byte.
-        length: The number of bytes to give.
-    """
-
-    def __init__(self, file: IO[bytes] | io.RawIOBase, length: int) -> None:
-        self._file = file
-        self._rest = length
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, or all that is left; empty at the end."""
-        wanted = self._rest if size < 0 else min(size, self._rest)
-        data = self._file.read(wanted) or b"" if wanted else b""
-        self._rest -= len(data)
-        return data
-
-    def close(self) -> None:
-        """Close the file. Closing twice is fine."""
-        self._file.close()
-
-
-class LocalPart(FilePart):
-    """A part of a file of this machine, which gunicorn sends with `sendfile(2)`."""
-
-    def fileno(self) -> int:
-        """The descriptor, positioned at the part's first byte."""
-        return self._file.fileno()
-
-
-class StoredFile(Protocol):
-    """A file that is there.
-
-    Attributes:
-        size: In bytes.
-        etag: A strong entity tag, with its quotes.
-        modified: When it was last changed, in whole seconds since the epoch; `None` if the storage does not know.
-    """
-
-    size: int
-    etag: str
-    modified: int | None
-
-    def part(self, start: int, length: int) -> FilePart | None:
-        """The bytes from `start` on, to be closed by the caller; `None` if the storage cannot begin there."""
-
-    def close(self) -> None:
-        """Give back what was not handed out by `part`."""
 
 
 class _FileResponse(FileResponse):
@@ -149,17 +88,34 @@ def serve(request: HttpRequest, path: str) -> HttpResponseBase:
     if not is_plain_path(path):
         return _refusal(404, "There is no such image.")
     try:
-        file = find_file(image_storage(), path)
+        storage = image_storage()
+        hands_off = is_handed_off(storage, request.method)
+        file = find_file(storage, path, _wanted(request, is_sent=not hands_off))
         if file is None:
             return _refusal(404, "There is no such image.")
         try:
-            return _handed_off(path) or _answer(request, file, path)
+            return (_handed_off(path) if hands_off else None) or _answer(request, file, path)
         finally:
             file.close()
     except Exception as err:  # noqa: BLE001  (remote storages raise their SDK's own exceptions)
         trace = None if isinstance(err, OSError) else err
         log_event(logger, logging.ERROR, "media_failed", file=f"{ROOT}/{path}", error=repr(err), exc_info=trace)
         return _refusal(503, "The image cannot be read at the moment. Try again later.")
+
+
+def _wanted(request: HttpRequest, *, is_sent: bool) -> Wanted:
+    """What the storage is asked for, so that one call is enough and no more is sent than the caller gets.
+
+    What a storage cannot judge, as several tags, is judged afterwards, from what it says of the file.
+    """
+    meta = request.META
+    if request.method == "HEAD" or not is_sent:
+        return Wanted(content=False)
+    tags = parse_etags(meta.get("HTTP_IF_NONE_MATCH", ""))
+    is_simple = len(tags) == 1 and tags != ["*"] and not {"HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"} & meta.keys()
+    return Wanted(
+        byte_range=readable_range(meta.get("HTTP_RANGE", "")), unless=tags[0].removeprefix("W/") if is_simple else ""
+    )
 
 
 def _handed_off(path: str) -> HttpResponse | None:
@@ -247,6 +203,12 @@ def _refusal(status: int, sentence: str) -> HttpResponse:
 # --- delivery by the storage or by nginx -------------------------------------------------------------------------
 
 
+def is_handed_off(storage: Storage, method: str | None) -> bool:
+    """Whether the storage or nginx sends the file. A storage's address is signed for one method, which is GET."""
+    is_local = local_path(storage, ROOT) is not None
+    return conf.media_delivery == ("accel" if is_local else "redirect") and (is_local or method == "GET")
+
+
 def hand_off(storage: Storage, path: str) -> HttpResponse | None:
     """The answer that makes the storage or nginx send a file, as `IMAGE_MEDIA_DELIVERY` says.
 
@@ -255,18 +217,13 @@ def hand_off(storage: Storage, path: str) -> HttpResponse | None:
         path: What follows `draft-images/` in the address; plain, and there is such a file.
 
     Returns:
-        The answer, or `None` if this process sends the bytes.
+        The answer, or `None` if this process sends the bytes after all.
 
     Raises:
         Exception: Whatever the storage raises if it cannot sign an address.
     """
-    delivery, name = conf.media_delivery, f"{ROOT}/{path}"
-    if delivery == "stream":
-        return None
-    is_local = local_path(storage, name) is not None
-    if delivery == "accel":
-        return _accel(name) if is_local else None
-    return None if is_local else _redirect(storage.url(name))
+    name = f"{ROOT}/{path}"
+    return _accel(name) if conf.media_delivery == "accel" else _redirect(storage.url(name))
 
 
 def _redirect(url: str) -> HttpResponse | None:
@@ -323,6 +280,15 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     return start, min(end, size - 1) - start + 1
 
 
+def readable_range(header: str) -> str:
+    """A `Range` header as it can be passed on to a storage: a single range that may hold a byte, or ""."""
+    found = _SINGLE.fullmatch(header)
+    first, last = found.groups() if found else ("", "")
+    if first:
+        return f"bytes={first}-{last}" if not last or int(last) >= int(first) else ""
+    return f"bytes=-{last}" if last and int(last) else ""
+
+
 def _suffix(length: int, size: int) -> tuple[int, int] | None:
     """The last `length` bytes."""
     if not length:
@@ -345,96 +311,3 @@ def if_range_holds(header: str, etag: str, modified: int | None) -> bool:
     if header.startswith(('"', "W/")):
         return False
     return modified is not None and parse_http_date_safe(header) == modified
-
-
-# --- finding and opening files -----------------------------------------------------------------------------------
-
-
-def find_file(storage: Storage, path: str) -> StoredFile | None:
-    """The file at `path` below `draft-images/`, or `None` if there is no such file.
-
-    Args:
-        storage: Where to look.
-        path: A plain one: `images.storage.is_plain_path` has said so.
-
-    Raises:
-        Exception: Whatever the storage raises if it cannot tell.
-    """
-    root = local_path(storage, ROOT)
-    return _find_remote(storage, f"{ROOT}/{path}") if root is None else _find_local(root, path)
-
-
-class _LocalFile:
-    def __init__(self, descriptor: int, found: os.stat_result) -> None:
-        self._descriptor = descriptor
-        self.size = found.st_size
-        self.modified: int | None = found.st_mtime_ns // 1_000_000_000
-        self.etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
-
-    def part(self, start: int, length: int) -> FilePart:
-        if start:
-            os.lseek(self._descriptor, start, os.SEEK_SET)
-        part = LocalPart(io.FileIO(self._descriptor), length)
-        self._descriptor = -1  # it is the part's now
-        return part
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _find_local(root: str, path: str) -> StoredFile | None:
-    try:
-        descriptor = open_below(root, path.split("/"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    except OSError as err:
-        if err.errno in _NOT_SERVED:
-            return None
-        raise
-    found = os.fstat(descriptor)
-    file = _LocalFile(descriptor, found)
-    if stat.S_ISREG(found.st_mode):
-        return file
-    file.close()
-    return None
-
-
-class _RemoteFile:
-    def __init__(self, storage: Storage, name: str, size: int, modified: datetime | None) -> None:
-        self._storage, self._name = storage, name
-        self.size = size
-        self.modified = int(modified.timestamp()) if modified else None
-        digest = hashlib.sha256(f"{name} {size} {modified}".encode("utf-8", "surrogatepass")).hexdigest()
-        self.etag = f'"{digest[:32]}"'
-
-    def part(self, start: int, length: int) -> FilePart | None:
-        file = self._storage.open(self._name, "rb")
-        if start:
-            if not file.seekable():
-                file.close()
-                return None
-            file.seek(start)
-        return FilePart(file, length)
-
-    def close(self) -> None:
-        """Nothing is open before a part is."""
-
-
-def _find_remote(storage: Storage, name: str) -> StoredFile | None:
-    try:
-        return _RemoteFile(storage, name, storage.size(name), _modified(storage, name))
-    except FileNotFoundError:
-        return None
-    except Exception:
-        if not storage.exists(name):  # storages differ in what they raise, but all can answer this
-            return None
-        raise
-
-
-def _modified(storage: Storage, name: str) -> datetime | None:
-    try:
-        return storage.get_modified_time(name)
-    except NotImplementedError:
-        return None

@@ -2,7 +2,7 @@
 
 Everything lies under `draft-images/` of the storage that `IMAGES["STORAGE"]` names. A storage in a folder of this
 machine gets its files renamed into place, so that a file that can be fetched is a whole file; any other is handed the
-bytes. Whatever a storage raises leaves this module as `StorageError`, whose message never holds a path.
+bytes, in one call. Whatever a storage raises leaves this module as `StorageError`, whose message never holds a path.
 
 A media root that is missing is an error here: an empty folder on the wrong disk must not replace a disk that is not
 mounted. Only the first image of all makes it, since no file can be lost yet.
@@ -14,20 +14,30 @@ takes is found by comparing sizes and digests with the rows.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import hashlib
 import logging
 import os
 import re
 import secrets
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import IO
+from weakref import WeakKeyDictionary
 
-from django.core.files.base import ContentFile
+from django.conf import settings
+from django.core.files.base import ContentFile, File
+from django.core.files.storage import Storage
 from django.db import router
 from django.utils import timezone
 from django.utils.text import slugify
 
+from .bucket import advice, bucket_of, is_not_there
 from .conf import conf
 from .exceptions import StorageError
 from .local_files import (
@@ -49,6 +59,11 @@ logger = logging.getLogger("images")
 
 #: The folder in the storage that holds every file of this app, and nothing else.
 ROOT = "draft-images"
+
+#: A hidden file, which is never served, that shows whether a remote storage takes files.
+PROBE = f"{ROOT}/.images-probe"
+#: Seconds for which it counts that a remote storage has taken a file, and for which that it has not.
+PROOF_LASTS, PROBLEM_LASTS = 60.0, 2.0
 
 #: What `images.image_formats` can say an image is.
 EXTENSIONS = ("png", "jpg", "webp")
@@ -78,6 +93,7 @@ _SENTENCES = {
     errno.EPERM: READ_ONLY,
     errno.ENOENT: GONE,
 }
+_NOT_STORED = "The storage refused the file or did not answer. The server's log has the reason."
 _NOT_REMOVED = "The image's file could not be removed. The operator should check the disk (MEDIA_ROOT)."
 _NOT_READ = "The file could not be read. The server's log has the reason."
 _TOO_LARGE = "The file is larger than MAX_IMAGE_BYTES allows, so it was not looked at."
@@ -93,8 +109,15 @@ class NotListable(StorageError):
 # --- saving and removing -----------------------------------------------------------------------------------------
 
 
-def save(stem: str, extension: str, data: bytes) -> str:
+def save(stem: str, extension: str, data: bytes | IO[bytes], *, ask_first: bool = False) -> str:
     """Store `data` under `{stem}.{extension}`.
+
+    Args:
+        stem: As `file_stem` made it. It is unique, so a remote storage is not asked first whether the name is free,
+            and storing the same file again does no harm.
+        extension: Without a dot.
+        data: The bytes, or a file that can be read from its beginning.
+        ask_first: Ask nevertheless, since the name is not one of `file_stem`.
 
     Returns:
         The name that the storage gave the file: another than asked for if that one was taken.
@@ -105,9 +128,66 @@ def save(stem: str, extension: str, data: bytes) -> str:
     storage, name = image_storage(), f"{stem}.{extension}"
     with _storage_errors("save", name, StorageError.default_message):
         path = local_path(storage, name)
-        if path is None:
-            return storage.save(name, ContentFile(data, name=name))
-        return write_into_place(storage, name, path, data)
+        if path is not None:
+            return write_into_place(storage, name, path, data if isinstance(data, bytes) else _whole(data))
+    return _save_remotely(storage if ask_first else _without_asking(storage), name, data)
+
+
+def _whole(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()  # of a BytesIO no copy
+
+
+def spool(data: bytes) -> IO[bytes]:
+    """The bytes of an image while it waits to be stored, as a file to be closed by the caller.
+
+    Returns:
+        For a remote storage a file on the disk, so that no memory is held for as long as the storage takes. A
+        `BytesIO` if images are stored in a folder of this machine, or if there is no room for temporary files.
+    """
+    if local_path(image_storage(), ROOT) is not None:
+        return BytesIO(data)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR))
+            file.write(data)
+            file.flush()
+        except OSError as err:
+            log_event(logger, logging.WARNING, "not_spooled", error=repr(err))
+            return BytesIO(data)
+        stack.pop_all()  # the caller closes it
+        return file
+
+
+def _save_remotely(storage: Storage, name: str, data: bytes | IO[bytes]) -> str:
+    look = _look_at(image_storage())
+    with _storage_errors("save", name, _NOT_STORED):
+        try:
+            if not isinstance(data, bytes):
+                data.seek(0)
+            saved = storage.save(name, ContentFile(data, name=name) if isinstance(data, bytes) else File(data, name))
+        except Exception:
+            look.forget()
+            raise
+    look.remember(None)
+    return saved
+
+
+_twins: WeakKeyDictionary[Storage, Storage] = WeakKeyDictionary()
+
+
+def _without_asking(storage: Storage) -> Storage:
+    """The storage, or a copy of it that saves files under the very name that it is given.
+
+    Django's `save` looks for a free name first. That is one more call, and a bucket that nobody may list refuses it.
+    """
+    if getattr(storage, "file_overwrite", False):  # django-storages asks nothing then
+        return storage
+    if storage not in _twins:
+        twin = copy.copy(storage)
+        twin.get_available_name = lambda name, max_length=None: name  # type: ignore[method-assign]
+        _twins[storage] = twin
+    return _twins[storage]
 
 
 def remove(name: str) -> None:
@@ -166,27 +246,30 @@ def _storage_errors(action: str, name: str, otherwise: str) -> Iterator[None]:
         log_event(logger, logging.ERROR, "storage_failed", action=action, file=name, error=repr(err), exc_info=trace)
         if isinstance(err, StorageError):
             raise
-        raise StorageError((action in {"save", "remove"} and _sentence(err)) or otherwise) from err
+        raise StorageError(_sentence(err, action) or otherwise) from err
 
 
-def _sentence(err: Exception) -> str:
+def _sentence(err: Exception, action: str) -> str:
     """What a person can do about `err`; "" if nothing is known."""
-    return _SENTENCES.get(err.errno or 0, "") if isinstance(err, OSError) else ""
+    if isinstance(err, OSError):
+        return _SENTENCES.get(err.errno or 0, "") if action in {"save", "remove"} else ""
+    return advice(err, action, ROOT)
 
 
 # --- looking before a provider is paid ---------------------------------------------------------------------------
 
 
 def check_space(stem: str) -> None:
-    """Look whether a file could be stored, before a provider is paid for it. It takes microseconds.
+    """Look whether a file could be stored, before a provider is paid for it.
 
-    A media root that is missing is made, at any depth, if no row has a file yet; nothing else is written.
+    A media root that is missing is made, at any depth, if no row has a file yet; nothing else is written there. It
+    takes microseconds. A remote storage is asked once a minute, unless it has just taken an image.
 
     Args:
         stem: The file's name as `file_stem` made it.
 
     Raises:
-        StorageError: The disk is full, not writable, or gone. Storages that are not local are not asked.
+        StorageError: The disk is full, not writable, or gone; or a remote storage does not take files.
     """
     problem = storage_problem(stem)
     if problem == GONE and _make_first_root():
@@ -203,13 +286,70 @@ def storage_problem(stem: str = f"{ROOT}/any") -> str | None:
         stem: A file's name without extension; without one, any image's.
     """
     storage = image_storage()
+    if local_path(storage, ROOT) is None:
+        return _look_at(storage).problem(storage)
+    return disk_problem(stem)
+
+
+def disk_problem(stem: str = f"{ROOT}/any") -> str | None:
+    """As `storage_problem` for a folder of this machine; `None` for any other storage, which is not asked."""
+    storage = image_storage()
     try:
         path = local_path(storage, stem)
         if path is None:
             return None
         return folder_problem(os.path.dirname(path), media_root(storage), conf.min_free_bytes)
     except OSError as err:  # a stale network mount, a broken disk
-        return _sentence(err) or StorageError.default_message
+        return _sentence(err, "save") or StorageError.default_message
+
+
+class _Look:
+    """Whether a remote storage takes files, as far as this process knows. One thread at a time looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._problem: str | None = None
+        self._until = 0.0
+
+    def problem(self, storage: Storage) -> str | None:
+        """What keeps files from being stored, or `None`; looked at again if the last time is long ago."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self.remember(_try_to_store(storage))
+            return self._problem
+
+    def remember(self, problem: str | None) -> None:
+        """Keep what was seen; a problem only for a moment, so that its end is noticed soon."""
+        self._problem, self._until = problem, time.monotonic() + (PROBLEM_LASTS if problem else PROOF_LASTS)
+
+    def forget(self) -> None:
+        """Look again the next time."""
+        self._until = 0.0
+
+
+_looks: WeakKeyDictionary[Storage, _Look] = WeakKeyDictionary()
+
+
+def _look_at(storage: Storage) -> _Look:
+    return _looks.setdefault(storage, _Look())
+
+
+def _try_to_store(storage: Storage) -> str | None:
+    """Store a few bytes: only that tells whether a remote storage takes files. Returns the problem, or `None`.
+
+    In a bucket it is one file, which is written over; other storages may refuse that, so there it is removed.
+    """
+    is_bucket = bucket_of(storage) is not None
+    name = PROBE if is_bucket else f"{PROBE}-{new_token()}"
+    try:
+        with _storage_errors("save", name, _NOT_STORED):
+            written = _without_asking(storage).save(name, ContentFile(b"Files can be stored here.\n", name=name))
+    except StorageError as err:
+        return err.message
+    if not is_bucket:
+        with contextlib.suppress(StorageError), _storage_errors("remove", written, _NOT_REMOVED):
+            storage.delete(written)
+    return None
 
 
 def _make_first_root() -> bool:
@@ -228,27 +368,34 @@ def _make_first_root() -> bool:
 
 
 def read(name: str) -> bytes | None:
-    """A file's bytes; `None` if there is no such file.
+    """A file's bytes; `None` if there is no such file, or a bucket refuses to say whether there is one.
 
     Raises:
         StorageError: It cannot be read, or is larger than `IMAGES["MAX_IMAGE_BYTES"]`.
     """
-    storage, limit = image_storage(), conf.max_image_bytes
+    limit = conf.max_image_bytes
     with _storage_errors("read", name, _NOT_READ):
-        try:
-            with storage.open(name, "rb") as file:
-                data: bytes = file.read(limit + 1)
-        except _MISSING:
-            return None
-        except OSError:
-            raise
-        except Exception:
-            if storage.exists(name):
-                raise
-            return None
-    if len(data) > limit:
+        data = _read(image_storage(), name, limit + 1)
+    if data is not None and len(data) > limit:
         raise StorageError(_TOO_LARGE)
     return data
+
+
+def _read(storage: Storage, name: str, limit: int) -> bytes | None:
+    bucket = bucket_of(storage)
+    try:
+        with contextlib.closing(bucket.get(name).body if bucket else storage.open(name, "rb")) as file:
+            data: bytes = file.read(limit)
+            return data
+    except _MISSING:
+        return None
+    except OSError:
+        raise
+    except Exception as err:
+        is_there = not is_not_there(err, if_refused=True) if bucket else storage.exists(name)
+        if is_there:
+            raise
+        return None
 
 
 def is_missing(name: str) -> bool:
@@ -264,15 +411,12 @@ def is_missing(name: str) -> bool:
     with _storage_errors("look", name, _NOT_READ):
         if storage.exists(name):
             return False
-        try:
+        if local_path(storage, name) is None:
+            return True
+        with contextlib.suppress(*_MISSING):
             storage.size(name)
-        except _MISSING:
-            return True
-        except OSError:
-            raise
-        except Exception:  # noqa: BLE001  (a remote storage's way to say that there is no such file)
-            return True
-    return False
+            return False
+        return True
 
 
 def modified_at(name: str) -> datetime | None:

@@ -33,6 +33,8 @@ _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 for _name in list(os.environ):
     if _name.startswith(_PREFIXES) or _name in _NAMES or _name.upper() in _PROXIES:
         del os.environ[_name]
+#: A storage that fails is not asked again, unless a test wants it.
+os.environ["IMAGE_STORAGE_TIMEOUT"] = "0"
 os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
 #: The whole suite on another database: TEST_DATABASE_URL=postgres://user:password@host/name make test
 if _url := os.environ.get("TEST_DATABASE_URL"):

@@ -15,6 +15,7 @@ ROOT = Path(images.__file__).parent
 #: From the bottom up. A module may import from its own layer and from those before it.
 LAYERS: list[set[str]] = [
     {
+        "bucket",
         "conf",
         "exceptions",
         "fields",
@@ -31,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"providers", "storage"},
     {"services"},
     {"queues"},
-    {"api", "admin", "management", "tasks", "media", "checks", "metrics"},
+    {"api", "admin", "management", "tasks", "media", "stored_files", "checks", "metrics"},
     {"urls", "apps", "testing", "conformance", "templatetags"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -409,4 +409,8 @@ def test_a_remote_storages_own_errors_become_storage_errors(
         assert isinstance(caught.value.__cause__, VendorError)
         assert "bucket" not in str(caught.value)
     assert len(caplog.records) == 2
-    assert storage.storage_problem() is None
+    problem = storage.storage_problem()
+    assert problem
+    assert "bucket" not in problem
+    with pytest.raises(StorageError):
+        storage.check_space(STEM)

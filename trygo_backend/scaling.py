@@ -13,21 +13,21 @@ from .environment import Environment
 SIGNATURE_SECONDS = 300
 
 
-def celery_transport(url: str, deadline: str) -> dict[str, Any]:
+def celery_transport(url: str, *times: str) -> dict[str, Any]:
     """Celery's `broker_transport_options`: publishing fails fast, and a dead worker's tasks are delivered again.
 
     Args:
         url: The broker's URL.
-        deadline: A generation's deadline in seconds, as text from the environment; if it is not a number, the app's
-            own check reports it.
+        times: What a generation may take in seconds (`IMAGE_DEADLINE`, `IMAGE_STORAGE_TIMEOUT`), as text from the
+            environment; if one is not a number, the app's own check reports it.
     """
     options: dict[str, Any] = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
     if not url.startswith("redis"):
         return {**options, "confirm_publish": True}  # a task counts as published once the broker has it
     try:
-        seconds = float(deadline)
+        seconds = sum(map(float, times))
     except ValueError:
-        seconds = 90.0
+        seconds = 150.0
     # Longer than a live worker may hold a task: a run, and the pause before it is checked again.
     visibility = int(2 * seconds + 120)
     return {
@@ -62,22 +62,26 @@ def file_storage(environment: Environment) -> dict[str, Any]:
         return {"BACKEND": "django.core.files.storage.FileSystemStorage"}
     try:
         import storages  # noqa: F401
+        from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
     except ImportError as err:
         raise ImproperlyConfigured("S3_BUCKET needs more packages: pip install -r requirements-scaling.txt") from err
     options: dict[str, Any] = {
         "bucket_name": bucket,
-        "file_overwrite": False,
+        "file_overwrite": True,  # names are unique, so nothing has to be asked before a file is stored
         "default_acl": None,
         "querystring_auth": True,
         "querystring_expire": SIGNATURE_SECONDS,
         "object_parameters": {"CacheControl": "no-cache"},
-        # The client's default timeouts would let an unresponsive storage block a request for minutes.
+        # One call for a file of any size that is accepted, from the caller's own thread.
+        "transfer_config": TransferConfig(multipart_threshold=1024**3, use_threads=False),
+        # The client's default timeouts would let an unresponsive storage block a request for minutes. The app itself
+        # tries again.
         "client_config": Config(
             signature_version="s3v4",
             connect_timeout=5,
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 3},
+            read_timeout=10,
+            retries={"mode": "standard", "total_max_attempts": 2},
             max_pool_connections=50,
             s3={"addressing_style": environment.text("S3_ADDRESSING_STYLE", "auto")},
         ),

@@ -189,8 +189,8 @@ def default_grace() -> int:
     """Seconds that a shutdown waits for the generations under way, which are paid for."""
     from images.conf import conf
 
-    # If queue workers generate, a caller may wait as long for a worker as for the image.
-    return min(1800, math.ceil(conf.deadline) * (2 if conf.run_on_workers else 1) + 30)
+    # If queue workers generate, a caller may first wait for a worker.
+    return min(1800, math.ceil(conf.longest_run + (conf.deadline if conf.run_on_workers else 0)) + 30)
 
 
 def superseded(environment: Any) -> list[str]:

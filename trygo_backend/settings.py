@@ -149,7 +149,9 @@ IMAGES: dict[str, Any] = {"PERMISSION_CLASSES": ["rest_framework.permissions.IsA
 if CELERY_BROKER_URL := _env.text("CELERY_BROKER_URL"):
     need_celery()
     IMAGES["QUEUE"] = "celery"
-    CELERY_BROKER_TRANSPORT_OPTIONS = celery_transport(CELERY_BROKER_URL, _env.text("IMAGE_DEADLINE", "90"))
+    CELERY_BROKER_TRANSPORT_OPTIONS = celery_transport(
+        CELERY_BROKER_URL, _env.text("IMAGE_DEADLINE", "90"), _env.text("IMAGE_STORAGE_TIMEOUT", "60")
+    )
     CELERY_BROKER_CONNECTION_TIMEOUT = 3
     # Wait for a broker that is being restarted, however long it takes.
     CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

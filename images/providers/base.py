@@ -40,14 +40,20 @@ except ImportError:
 
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """A moment on the monotonic clock by which everything has to be finished."""
+    """A moment on the monotonic clock by which everything has to be finished.
+
+    Attributes:
+        at: The moment.
+        reading: Seconds for reading an answer that has begun to arrive by then: it is paid for.
+    """
 
     at: float
+    reading: float = 0.0
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
+    def after(cls, seconds: float, *, reading: float = 0.0) -> Deadline:
         """The deadline `seconds` from now."""
-        return cls(at=time.monotonic() + seconds)
+        return cls(at=time.monotonic() + seconds, reading=reading)
 
     @property
     def remaining(self) -> float:
@@ -56,7 +62,11 @@ class Deadline:
 
     def share(self, parts: int) -> Deadline:
         """The deadline of the first of `parts` attempts that divide what is left equally."""
-        return Deadline.after(self.remaining / parts)
+        return Deadline.after(self.remaining / parts, reading=self.reading)
+
+    def for_answer(self) -> Deadline:
+        """The deadline for an answer that begins to arrive now: this one, or later if little of it is left."""
+        return Deadline(at=max(self.at, time.monotonic() + self.reading))
 
 
 def nearest_ratio(wanted: tuple[int, int], offered: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -80,7 +90,7 @@ class ImageRequest:
         variant: Its name, for example `hero`.
         aspect_ratio: Width and height as small whole numbers, for example `(16, 9)`.
         seed: Repeats the same choices; providers that cannot be seeded ignore it.
-        deadline: The response has to be complete by then.
+        deadline: The response has to begin by then.
         context: Audience, brand and mood as the caller gave them; like the title, for providers that draw it.
         scene: The scene that the prompt speaks of, or "".
     """

@@ -91,7 +91,7 @@ class Call:
     """What the transport and the provider above the SDK know about one call, in the same thread.
 
     Attributes:
-        deadline: When the call has to be finished.
+        deadline: When the call has to be finished. It is put off for an answer that has begun to arrive.
         permit: Asked about every IP address before any is connected to; raises to refuse it.
         proxied: Whether the request goes through a proxy.
         sent: Whether any byte of a request may have been sent: only then can anything have been billed.
@@ -267,6 +267,7 @@ class Transport(httpx2.BaseTransport):
         call.proxied = proxy is not None
         with _pool_for(request.url, proxy, network) as pool:
             response = pool.handle_request(_prepared(request, call))
+            call.deadline = call.deadline.for_answer()
             call.status = response.status
             call.headers = {
                 name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers

@@ -157,7 +157,7 @@ class OpenAIProvider(SDKProvider["OpenAI", _Answer]):
         with reporting(_usage(content, call)):
             fetched = fetch_image(
                 url,
-                deadline=deadline,
+                deadline=call.deadline,
                 max_bytes=self.max_image_bytes,
                 allowed_hosts=tuple(self.options.get("fetch_allowed_hosts") or ()),
             )

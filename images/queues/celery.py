@@ -31,8 +31,8 @@ from ..services.queue import worker_lost
 logger = logging.getLogger("images")
 
 TASK, PROBE = "images.generate_image", "images.probe"
-#: Seconds after a generation's deadline when Celery interrupts the worker's process (the soft limit), and when it
-#: kills it. The deadline is kept without Celery's help.
+#: Seconds after the longest time that a generation takes (`conf.longest_run`), when Celery interrupts the worker's
+#: process (the soft limit) and when it kills it. Generations end by themselves without Celery's help.
 SOFT_GRACE, GRACE = 10, 20
 #: How publishing is retried if the broker does not answer: about a second in all.
 RETRY_POLICY = {"max_retries": 3, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
@@ -54,12 +54,12 @@ class GenerationTask(Task):  # type: ignore[misc]
     @property
     def soft_time_limit(self) -> float:
         """Seconds after which Celery raises `SoftTimeLimitExceeded` in the task."""
-        return conf.deadline + SOFT_GRACE
+        return conf.longest_run + SOFT_GRACE
 
     @property
     def time_limit(self) -> float:
         """Seconds after which Celery kills the task's process."""
-        return conf.deadline + GRACE
+        return conf.longest_run + GRACE
 
     @property
     def reject_on_worker_lost(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
+import random
 import threading
 import time
 import uuid
@@ -15,7 +16,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from io import BytesIO
+from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
@@ -24,7 +26,14 @@ from django.utils import timezone
 
 from .. import storage
 from ..conf import conf
-from ..exceptions import RETRY_AFTER, ImageNotFound, ImagesError, InvalidRequest, TooManyGenerations
+from ..exceptions import (
+    RETRY_AFTER,
+    ImageNotFound,
+    ImagesError,
+    InvalidRequest,
+    StorageError,
+    TooManyGenerations,
+)
 from ..logs import log_event
 from ..models import STALE_AFTER, GeneratedImage, Status
 from ..pricing import cost_of
@@ -50,6 +59,8 @@ Result = TypeVar("Result")
 WRITE_PATIENCE = 2.0
 #: Seconds between two tries: at first, and at most.
 FIRST_WRITE_PAUSE, LONGEST_WRITE_PAUSE = 0.2, 2.0
+#: Seconds between two attempts to store a paid image: at first, and at most.
+FIRST_STORAGE_PAUSE, LONGEST_STORAGE_PAUSE = 0.5, 5.0
 
 
 # --- the public functions -------------------------------------------------------------------------------------------
@@ -271,7 +282,7 @@ class GenerationRun:
 
     def __init__(self, image: GeneratedImage) -> None:
         self.image = image
-        self.deadline = Deadline.after(conf.deadline)
+        self.deadline = Deadline.after(conf.deadline, reading=conf.storage_timeout / 2)
         self.started = time.monotonic()
         self.is_recorded = True
         # An earlier run of the same row may have paid, for a scene or for a picture that was lost.
@@ -299,11 +310,16 @@ class GenerationRun:
             storage.check_space(self.image.file_stem)
             release_connections()
             self.unwritten = add_scene(self.image, self.deadline, self.attempts)
-            with bounded_memory():  # only a few images are read, verified and written at once
+            with bounded_memory() as memory:  # only a few images are read, verified and written at once
                 verified = ask_providers(self._request, self.deadline, self.attempts)
-                name = storage.save(self.image.file_stem, verified.info.extension, verified.image.data)
-                self._describe(verified, name)
-                del verified
+                facts, extension = self._describe(verified), verified.info.extension
+                with storage.spool(verified.image.data) as file:
+                    del verified
+                    if not isinstance(file, BytesIO):  # a slow storage keeps no other answer from being read
+                        memory.release()
+                    self._store(file, extension)
+            for name, value in facts.items():
+                setattr(self.image, name, value)
         except BaseException as err:
             self._fail(err)
             raise
@@ -329,15 +345,38 @@ class GenerationRun:
             scene=image.scene,
         )
 
-    def _describe(self, verified: VerifiedImage, name: str) -> None:
+    def _describe(self, verified: VerifiedImage) -> dict[str, Any]:
+        """Record what was paid for, whether or not it can be stored. Returns the columns that describe the file."""
         image, data = self.image, verified.image.data
-        image.file.name = name
-        image.mime_type, image.size_bytes = verified.info.mime_type, len(data)
-        image.width, image.height = verified.info.width, verified.info.height
-        image.sha256 = hashlib.sha256(data).hexdigest()
-        image.source_type, image.content_credentials = verified.source_type, verified.info.content_credentials
         self._record_provider(verified.provider, verified.image.model)
         image.usage = dict(verified.image.usage) if verified.image.usage is not None else None
+        return {
+            "mime_type": verified.info.mime_type,
+            "size_bytes": len(data),
+            "width": verified.info.width,
+            "height": verified.info.height,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "source_type": verified.source_type,
+            "content_credentials": verified.info.content_credentials,
+        }
+
+    def _store(self, file: IO[bytes], extension: str) -> None:
+        """Store the image, which is paid for. It is tried again until the time for that is over.
+
+        Raises:
+            StorageError: It could not be stored.
+        """
+        end, pause = min(time.monotonic(), self.deadline.at) + conf.storage_timeout, FIRST_STORAGE_PAUSE
+        while True:
+            try:
+                self.image.file.name = storage.save(self.image.file_stem, extension, file)
+                return
+            except StorageError as err:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise StorageError(f"The image was made, but could not be stored. {err.message}") from err
+            time.sleep(min(pause * random.uniform(0.75, 1.25), left))  # noqa: S311 (jitter)
+            pause = min(2 * pause, LONGEST_STORAGE_PAUSE)
 
     def _record_provider(self, provider: str, model: str) -> None:
         """Record who made the image. A model's name may have any length; the picture is paid for, so it is cut."""

@@ -239,7 +239,7 @@ class _Batch:
                 if link_into_place(image_storage(), path, file.path):
                     return
         stem, _, extension = file.name.rpartition(".")
-        name = storage.save(stem, extension, data)
+        name = storage.save(stem, extension, data, ask_first=True)
         if name != file.name:  # another process has put a file there at this moment
             storage.remove(name)
             raise _Refused(_TAKEN)

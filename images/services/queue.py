@@ -198,7 +198,7 @@ def worker_lost(image_id: uuid.UUID) -> None:
 
 def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime) -> GeneratedImage | float | None:
     """Settle a row whose worker's time is over, or return the seconds until it is."""
-    over = started_at + timedelta(seconds=conf.deadline) + STALE_AFTER
+    over = started_at + timedelta(seconds=conf.longest_run) + STALE_AFTER
     if now <= over:
         return (over - now).total_seconds() + 1
     if rescue(row):
@@ -211,7 +211,7 @@ def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime
 
 def _mark_started(row: GeneratedImage, now: datetime) -> bool:
     """Claim the row, unless another worker has done so since it was read. Returns whether it was claimed."""
-    deadline = now + timedelta(seconds=conf.deadline)
+    deadline = now + timedelta(seconds=conf.longest_run)
     if conf.retry_lost and row.deadline_at is not None:
         deadline = max(deadline, row.deadline_at)  # it stays pending as long as it may be claimed again
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)

@@ -438,7 +438,7 @@ def refuse_missing_storage(*, rows_expect_files: bool) -> None:
     Raises:
         StorageError: The media root is missing or does not answer, or is empty although rows have files.
     """
-    problem = storage.storage_problem()
+    problem = storage.disk_problem()
     if problem not in _STILL_THERE:
         raise StorageError(problem or "")
     if not rows_expect_files:

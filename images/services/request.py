@@ -173,7 +173,7 @@ class GenerationRequest:
             idempotency_key=self.idempotency_key,
             created_at=now,
             started_at=None if queued else now,
-            deadline_at=now + timedelta(seconds=conf.queue_timeout if queued else conf.deadline),
+            deadline_at=now + timedelta(seconds=conf.queue_timeout if queued else conf.longest_run),
             file_stem=storage.file_stem(
                 content_item_id=self.content_item_id,
                 variant=self.variant,
