@@ -55,7 +55,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 #: Seconds for which writing a result is tried at least, if the database does not answer. Writing a paid picture is
-#: tried until the generation's deadline, too.
+#: tried until the generation's time is over, too.
 WRITE_PATIENCE = 2.0
 #: Seconds between two tries: at first, and at most.
 FIRST_WRITE_PAUSE, LONGEST_WRITE_PAUSE = 0.2, 2.0
@@ -387,7 +387,7 @@ class GenerationRun:
         image = self.image
         image.status = Status.READY
         try:
-            written = self._write(patience=self.deadline.remaining)
+            written = self._write(patience=self.deadline.at + conf.storage_timeout - time.monotonic())
         except Error as err:
             self.is_recorded = False
             log_event(

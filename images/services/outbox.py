@@ -87,7 +87,7 @@ def _lost(now: datetime) -> GeneratedImageQuerySet:
     """With `IMAGE_RETRY_LOST`: rows that may be made again, since their worker's time is over."""
     if not conf.retry_lost:
         return rows().none()
-    over = now - timedelta(seconds=conf.deadline) - STALE_AFTER
+    over = now - timedelta(seconds=conf.longest_run) - STALE_AFTER
     return rows().in_status(Status.PENDING).filter(started_at__lt=over).order_by("started_at")
 
 

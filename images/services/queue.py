@@ -276,7 +276,7 @@ def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
     """
     row = wait_for(image, conf.deadline)
     if row.current_status == Status.PENDING and not _withdraw(row):
-        row = wait_for(row, conf.deadline + STALE_AFTER.total_seconds())
+        row = wait_for(row, conf.longest_run + STALE_AFTER.total_seconds())
         if row.current_status == Status.PENDING:
             raise ProviderTimeout().with_billing(True)
     return finished(row)
