@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, Self
 
 from django.conf import settings
@@ -202,11 +203,10 @@ class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
         The gaps between the known names are looked up in the index, and the many rows of the known ones are not read.
         """
         names = sorted(known)
-        gaps = models.Q(variant__gt=names[-1])
-        for after, before in zip(["", *names], names, strict=False):
-            gaps |= models.Q(variant__gt=after, variant__lt=before)
-        found = self.filter(gaps).order_by("variant").values_list("variant", flat=True)
-        return list(found.distinct()[:MAX_OTHER_VARIANTS])
+        found = self.order_by().values_list("variant", flat=True).distinct()
+        between = [found.filter(variant__gt=after, variant__lt=before) for after, before in pairwise(["", *names])]
+        # A union, since SQLite would answer one condition with OR by walking through the whole index.
+        return sorted(found.filter(variant__gt=names[-1]).union(*between))[:MAX_OTHER_VARIANTS]
 
 
 class GeneratedImage(models.Model):
