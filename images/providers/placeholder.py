@@ -13,7 +13,7 @@ import math
 import random
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -44,6 +44,8 @@ FONT_PATH = Path(__file__).with_name("fonts") / "TrygoPlaceholder-Bold.ttf"
 
 #: All lengths are shares of the picture's height or width, so that every size looks alike.
 _LARGEST, _SMALLEST, _CAPTION = 0.125, 0.052, 0.022
+_NOTE_LINES = 2
+_HEAD = 0.04
 _FOOT = 0.067  # in very wide pictures half the margin would be as high as the title
 _MARGIN, _TEXT_WIDTH, _TEXT_HEIGHT = 0.075, 0.85, 0.66
 _LINE_HEIGHT = 1.2
@@ -133,6 +135,8 @@ def _draw_png(request: ImageRequest) -> bytes:
     picture = draw_background(rng, canvas_size(request.aspect_ratio), palette)
     width, height = request.aspect_ratio
     draw_words(picture, request.title, palette.ink, variant=f"{request.variant} · {width}:{height}")
+    notes = {"scene": request.scene, "context": request.context}
+    draw_notes(picture, [f"{name}: {text}" for name, text in notes.items() if text], palette.ink)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)  # twice as fast as the default and a fifth larger
     return buffer.getvalue()
@@ -486,3 +490,27 @@ def draw_words(picture: Image.Image, title: str, ink: tuple[int, int, int], *, v
     caption, foot = load_font(round(min(picture.size) * _CAPTION)), height - min(margin / 2, height * _FOOT)
     draw.text((width - margin / 2, foot), CAPTION, font=caption, fill=ink, anchor="rs")
     draw.text((margin / 2, foot), variant, font=caption, fill=ink, anchor="ls")
+
+
+def draw_notes(picture: Image.Image, notes: Sequence[str], ink: tuple[int, int, int]) -> None:
+    """Set what else the picture was asked to suit, above the title: at most two lines for each note.
+
+    Args:
+        picture: An RGB picture; it is changed.
+        notes: Any texts.
+        ink: The colour; it has to stand out from everything in the picture.
+    """
+    from PIL import ImageDraw
+
+    draw, (width, height) = ImageDraw.Draw(picture), picture.size
+    margin = width * _MARGIN
+    font = load_font(round(min(picture.size) * _CAPTION))
+    measure, step = _measure(font), font.size * _LINE_HEIGHT
+    top = min(margin / 2, height * _HEAD) + font.size
+    for note in notes:
+        lines = _wrap(drawable_text(note), width - margin, measure)
+        if len(lines) > _NOTE_LINES:
+            lines = [*lines[: _NOTE_LINES - 1], _with_ellipsis(lines[_NOTE_LINES - 1], width - margin, measure)]
+        for line in lines:
+            draw.text((margin / 2, top), line, font=font, fill=ink, anchor="ls")
+            top += step

@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..variants import BUILT_IN, own_variants
-from .wording import Style, Wording
+from .wording import PURPOSES, Style, Wording
 
 #: Built-in variant -> width and height of its picture. `images.variants.aspect_ratio_of` knows the host's as well.
 ASPECT_RATIOS: dict[str, tuple[int, int]] = dict(BUILT_IN)
@@ -218,6 +218,12 @@ def build_prompt(
     if scene and "scene" not in more:
         description = scene
     return build(title=title, description=description, variant=variant, seed=seed, **more)
+
+
+def purpose_of(variant: str) -> str:
+    """What images of a variant are for, in the standard wording; the variant itself if nobody has said it."""
+    own = own_variants().get(variant)
+    return own.purpose if own else PURPOSES.get(variant, variant)
 
 
 # --- untrusted text made plain -----------------------------------------------------------------------------

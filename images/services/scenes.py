@@ -28,7 +28,7 @@ from ..providers.base import counts, mapping, read_json
 from ..providers.text import TextRequest
 from .database import release_connections, rows
 from .failover import Attempt
-from .prompts import build_prompt, one_line, plain, shorten, visible_line, without_markup
+from .prompts import build_prompt, one_line, plain, purpose_of, shorten, visible_line, without_markup
 from .test_runs import refuse_in_test_run
 
 logger = logging.getLogger("images")
@@ -174,7 +174,7 @@ class SceneWriter:
     def message(self, *, brief: SceneBrief) -> str:
         """What the instructions speak of: the caller's texts, bounded and quoted as JSON."""
         told = {name: _told(getattr(brief, name), limit) for name, limit in MAX_TOLD.items()}
-        use = {"use": brief.variant, "style": brief.style, "variation": brief.seed % 10_000}
+        use = {"use": purpose_of(brief.variant), "style": brief.style, "variation": brief.seed % 10_000}
         return json.dumps({name: value for name, value in {**told, **use}.items() if value != ""}, ensure_ascii=False)
 
 

@@ -4,6 +4,7 @@ import io
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,26 @@ def test_the_variant_stands_in_the_corner_opposite_the_mark(size: tuple[int, int
     assert added is not None
     assert 0 < added[0] < added[2] < mark[0] < mark[2] < size[0]
     assert added[1] > size[1] * 0.9
+
+
+@pytest.mark.parametrize("size", [(1536, 864), (768, 1024), (3264, 416)])
+def test_scene_and_context_stand_above_the_title(size: tuple[int, int]) -> None:
+    """Within the picture and clear of the longest title, however long they are."""
+    with_title, with_notes = Image.new("RGB", size), Image.new("RGB", size)
+    placeholder.draw_words(with_title, "W" * 500, WHITE)
+    placeholder.draw_notes(with_notes, ["scene: " + "Boats in the mist. " * 40, "context: Küstenkinder"], WHITE)
+    title, notes = with_title.getbbox(), with_notes.getbbox()
+    assert title is not None
+    assert notes is not None
+    assert 0 < notes[0] < notes[2] < size[0]
+    assert 0 < notes[1] < notes[3] < title[1]
+
+
+@pytest.mark.parametrize("shown", [{"scene": "Boats in the mist"}, {"context": "For children"}])
+def test_scene_and_context_are_seen(shown: dict[str, str]) -> None:
+    plain = ImageRequest(prompt="", title="A title", deadline=Deadline(at=float("inf")))
+    provider = PlaceholderProvider()
+    assert provider.generate(replace(plain, **shown)).data != provider.generate(plain).data
 
 
 def test_two_variants_of_one_shape_look_different() -> None:

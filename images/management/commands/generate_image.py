@@ -36,7 +36,10 @@ Example:
             "--variant", choices=[name for name, _label in variant_choices()], default=Variant.HERO.value
         )
         parser.add_argument("--user", help="The name of the user who owns the image.")
-        parser.add_argument("--seed", type=int, help="The seed of an earlier image repeats its style and hints.")
+        parser.add_argument(
+            "--seed", type=int, help="The seed of an earlier image repeats its style, hints and scene."
+        )
+        parser.add_argument("--new-scene", action="store_true", help="Have a new scene thought up.")
         parser.add_argument(
             "--idempotency-key", help="The same key and content return the same image, which is paid for once."
         )
@@ -53,6 +56,7 @@ Example:
                 variant=options["variant"],
                 user=user,
                 seed=options["seed"],
+                new_scene=options["new_scene"],
                 idempotency_key=options["idempotency_key"],
             )
         self.stdout.write(json.dumps(self._facts(image)) if options["json"] else image.public_url())
