@@ -26,7 +26,7 @@ from .gallery import Tile, tiles
 #: The most years to choose from, the latest ones.
 MAX_YEARS = 30
 #: Columns that the list does not show and that may be long: a description has up to 100,000 characters.
-NOT_LISTED = ("description", "prompt", "negative_prompt", "usage")
+NOT_LISTED = ("description", "context", "scene", "prompt", "negative_prompt", "usage")
 #: The folder that every image's file name, and so its address, starts with.
 FOLDER = "draft-images/"
 #: The most providers, or models of one, to choose from.

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from ..api.views import non_atomic
 from ..models import GeneratedImage
 from .columns import ImageColumns, admin_url, url_name
+from .describing import Describing
 from .finding import ImageChangeList, NameFilter, ReasonFilter, StatusFilter, VariantFilter, exact_matches
 from .gallery import Gallery
 from .generate_again import GenerateAgain
@@ -37,7 +38,7 @@ MAX_SEARCH = 200
 
 
 @admin.register(GeneratedImage)
-class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdminBase):
+class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgain, ImageAdminBase):
     """Shows what was requested, what came of it, what it took, and why it failed."""
 
     list_display = (
@@ -78,14 +79,28 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
     )
     view_on_site = False  # the page itself shows the picture and its address
     fieldsets = (
-        (None, {"fields": ("picture", "address", "content_item_id", "title", "shape", "status_now", "error")}),
+        (
+            None,
+            {
+                "fields": (
+                    "picture",
+                    "described",
+                    "address",
+                    "content_item_id",
+                    "title",
+                    "shape",
+                    "status_now",
+                    "error",
+                )
+            },
+        ),
         (
             _("Provider"),
             {"fields": ("provider", "model", "duration", "exact_cost", "attempts_table", "reported_usage")},
         ),
-        (_("Prompt"), {"fields": ("prompt", "negative_prompt", "style", "seed")}),
+        (_("Prompt"), {"fields": ("prompt", "negative_prompt", "style", "seed", "scene", "scene_model")}),
         (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256", "origin", "content_credentials")}),
-        (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description")}),
+        (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description", "context")}),
     )
 
     # Named, since Django looks for them under the app's label, which a host may change.
@@ -173,6 +188,7 @@ class GeneratedImageAdmin(ImageColumns, Gallery, Usage, GenerateAgain, ImageAdmi
         wrap = self.admin_site.admin_view
         return [
             path("<uuid:image_id>/preview/", wrap(self.preview_view, cacheable=True), name=url_name(self, "preview")),
+            path("<uuid:image_id>/describe/", wrap(self.describe_view), name=url_name(self, "describe")),
             path("gallery/", wrap(self.gallery_view), name=url_name(self, "gallery")),
             path("ledger/", wrap(self.usage_view), name=url_name(self, "ledger")),
             # A provider works for up to a minute and a half: no transaction may be open meanwhile.
