@@ -22,4 +22,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # also while Django is still being imported
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(130)

@@ -67,6 +67,7 @@ PRICE_MISSING = "images.W021"
 PRICE_OLD = "images.W022"
 SCENE_WRITER_BROKEN = "images.E023"
 OLD_TEXT_MODEL = "images.W024"
+UNKNOWN_VARIABLE = "images.W025"
 
 #: Names of URLs that other systems rely on, with example arguments.
 _MEDIA, _API = "images:media", "images:image-list"
@@ -78,6 +79,10 @@ _QUEUES_NEED = {
     QUEUES["celery"]: "Install what it needs: pip install 'trygo-images[celery]'.",
     QUEUES["tasks"]: 'Use Django 6.0 or newer, or: pip install django-tasks. TASKS needs the backend "default".',
 }
+
+#: How much an environment variable has to resemble a setting's to count as misspelt. Other programs' variables may
+#: begin with `IMAGE_` as well.
+_ALIKE = 0.9
 
 #: Prefix lengths below which a network is too large to be internal, by IP version.
 _WIDEST_PRIVATE = {4: 8, 6: 7}
@@ -102,6 +107,21 @@ def check_keys(**_: Any) -> list[CheckMessage]:
     return messages
 
 
+@register(TAG)
+def check_variables(**_: Any) -> list[CheckMessage]:
+    """Check that no environment variable looks like a misspelt setting."""
+    known = {variable for setting in SETTINGS.values() for variable in setting.variables}
+    return [
+        Warning(
+            f"{name} is in the environment and no setting of this app.",
+            hint=f"Did you mean {near}?",
+            id=UNKNOWN_VARIABLE,
+        )
+        for name in sorted(os.environ)
+        if name not in known and (near := _nearest(name, known, cutoff=_ALIKE))
+    ]
+
+
 def _unknown_key(spelling: str, key: object, known: Collection[str]) -> CheckMessage:
     wanted = str(key).upper()
     near = _nearest(wanted.removeprefix("IMAGE_"), known) or _nearest(wanted, known)
@@ -109,8 +129,8 @@ def _unknown_key(spelling: str, key: object, known: Collection[str]) -> CheckMes
     return Error(f"{spelling} is not a setting of this app.", hint=hint, id=UNKNOWN_KEY)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(word, known, n=1)), "")
+def _nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), "")
 
 
 @register(TAG)

@@ -154,6 +154,15 @@ class DatabaseUnavailable(ImagesError):
         super().__init__(message, retry_after=retry_after)
 
 
+class GenerationCancelled(ImagesError):
+    """The person who started the generation stopped it (Ctrl-C); a provider that was asked may still bill."""
+
+    code = "cancelled"
+    status_code = 503
+    retryable = True
+    default_message = "The generation was cancelled."
+
+
 class ProviderFailure(ImagesError):
     """A provider returned no usable image. Subclasses say what may be tried next.
 

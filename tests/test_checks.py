@@ -249,6 +249,16 @@ def test_an_unknown_key_is_an_error_with_a_guess(settings: Settings, key: str, g
     assert f'"{guess}"' in str(message.hint)
 
 
+def test_a_misspelt_variable_is_named_with_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IMAGE_NAME", "IMAGE_TAG", "OPENAI_API_KEY_OLD"):  # other programs', or nobody's mistake
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("IMAGE_DEADLNE", "3")
+    message = the_one()
+    assert message.id == "images.W025"
+    assert message.msg.startswith("IMAGE_DEADLNE ")
+    assert message.hint == "Did you mean IMAGE_DEADLINE?"
+
+
 def test_an_unknown_key_that_resembles_nothing_lists_the_known_ones(settings: Settings) -> None:
     settings.IMAGES["XYZZY"] = 1
     assert "MAX_CONCURRENCY" in str(the_one().hint)

@@ -131,6 +131,9 @@ def _exec_server(*, migrate: bool) -> NoReturn:
         plan = prepare(Environment(os.environ), migrate=migrate)
     except (preflight.CannotServe, ImproperlyConfigured) as err:
         sys.exit(f"The server cannot start. {err}")
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(130)
     # By default the C library makes up to sixteen heaps for the threads, and memory freed in one is of no use to the
     # others. Two heaps save a hundred megabytes at 1,000 generations and are no slower (measured).
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")

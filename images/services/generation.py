@@ -28,6 +28,7 @@ from .. import storage
 from ..conf import conf
 from ..exceptions import (
     RETRY_AFTER,
+    GenerationCancelled,
     ImageNotFound,
     ImagesError,
     InvalidRequest,
@@ -412,7 +413,8 @@ class GenerationRun:
     def _fail(self, err: BaseException) -> None:
         """Record the failure on the row, if the database still answers."""
         image = self.image
-        known = self._billed(err if isinstance(err, ImagesError) else ImagesError())
+        other = GenerationCancelled() if isinstance(err, KeyboardInterrupt) else ImagesError()
+        known = self._billed(err if isinstance(err, ImagesError) else other)
         # A bug of a provider or of a receiver goes on to the caller as it is, and the API makes an answer of it.
         err.__dict__["may_have_billed"] = known.may_have_billed
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message

@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATE = ("generate_image", "--content-item", "42", "--title", "A quiet harbour")
 
 
-def manage(folder: Path, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+def manage(
+    folder: Path, *arguments: str, stdout: int = subprocess.PIPE, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command of the project with a new, empty database."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -30,6 +32,7 @@ def manage(folder: Path, *arguments: str, stdout: int = subprocess.PIPE) -> subp
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
         "STORAGE_ROOT": str(folder),
         "IMAGE_PROVIDER": "placeholder",
+        **variables,
     }
     command = [sys.executable, "manage.py", *arguments]
     return subprocess.run(
@@ -52,6 +55,12 @@ def test_a_database_that_is_away_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "CommandError: The database cannot be used: unable to open database file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_django_starts_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt")
+    done = manage(tmp_path, "check", DJANGO_SETTINGS_MODULE="stopped", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
 
 
 def test_output_that_is_not_read_ends_the_command_quietly(tmp_path: Path) -> None:

@@ -188,7 +188,10 @@ class TestDatabase:
         fake_provider.will(KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             generate_image(**WANTED)
-        assert GeneratedImage.objects.get().status == "failed"
+        image = GeneratedImage.objects.get()
+        assert (image.status, image.error_code) == ("failed", "cancelled")
+        assert image.may_have_billed
+        assert "may have charged" in image.error_message
 
 
 @pytest.mark.django_db(transaction=True)
