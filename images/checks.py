@@ -226,9 +226,17 @@ def check_prices(**_: Any) -> list[CheckMessage]:
         return []
     return [
         message
-        for alias, provider in _usable_providers()
+        for alias, provider in [*_usable_providers(), *_scene_providers()]
         if (message := _price_message(alias, provider, utc_today())) is not None
     ]
+
+
+def _scene_providers() -> Iterator[tuple[str, ImageProvider]]:
+    """The text model of scenes, if they are on."""
+    if any(map(_problem, ("scene_provider", "scene_model", "provider_backends"))) or conf.scene_backend is None:
+        return
+    with suppress(ImproperlyConfigured, ProviderNotConfigured):
+        yield "scenes", get_text_provider()
 
 
 def _price_message(alias: str, provider: ImageProvider, today: date) -> CheckMessage | None:
@@ -236,7 +244,8 @@ def _price_message(alias: str, provider: ImageProvider, today: date) -> CheckMes
     if problem is None:
         return None
     check_id = PRICE_OLD if find_price(alias, provider.model) else PRICE_MISSING
-    return Warning(f"Image provider {problem[0]}", hint=problem[1], id=check_id)
+    prefix = "" if alias == "scenes" else "Image provider "
+    return Warning(f"{prefix}{problem[0]}", hint=problem[1], id=check_id)
 
 
 @register(TAG)

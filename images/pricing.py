@@ -258,7 +258,7 @@ def token_counts(usage: Mapping[str, Any]) -> TokenCounts:
     return TokenCounts(
         by_kind=dict(zip(TOKEN_KINDS, counts, strict=True)),
         unspecified_out=unspecified,
-        unaccounted=max(0, total - sum(counts) - unspecified),
+        unaccounted=max(0, total - sum(counts) - unspecified) + _cache_writes(usage),
         special_tier=str(usage.get("service_tier") or usage.get("traffic_type") or "").lower() not in _STANDARD_TIERS,
     )
 
@@ -276,6 +276,12 @@ def _details(usage: Mapping[str, Any], *names: str) -> dict[str, int]:
             if kind in found:
                 found[kind] += _count(entry.get("token_count"))
     return found
+
+
+def _cache_writes(usage: Mapping[str, Any]) -> int:
+    """Tokens that cost more than others since the vendor put them into its cache. They have no price here."""
+    details = [usage.get(name) for name in ("input_tokens_details", "prompt_tokens_details")]
+    return sum(_count(one.get("cache_write_tokens")) for one in details if isinstance(one, Mapping))
 
 
 def _cached(usage: Mapping[str, Any]) -> int:

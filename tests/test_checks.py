@@ -52,7 +52,7 @@ def provider(name: str, **options: str) -> dict[str, Any]:
 GOOD: dict[str, Any] = {
     "PROVIDER": "ready",
     "PROVIDERS": {"ready": provider("ReadyProvider")},
-    "PRICES": dict.fromkeys(["ready", "stub", "somebody-elses-model"], "0.02"),
+    "PRICES": dict.fromkeys(["ready", "stub", "somebody-elses-model", "gpt-4o"], "0.02"),
     "PROMPT_BUILDER": f"{__name__}.Builder",
     "PUBLIC_URL": "https://images.example.com",
 }
@@ -309,6 +309,8 @@ def test_a_model_without_a_price_is_a_warning_and_a_free_one_needs_none(settings
     assert "IMAGE_PRICES=ready=" in str(message.hint)
     settings.IMAGES["PROVIDER"] = "placeholder"
     assert run() == []
+    settings.IMAGES |= {"SCENE_PROVIDER": "openai", "OPENAI_API_KEY": KEY, "SCENE_MODEL": "unheard-of"}
+    assert [message.id for message in run()] == [checks.PRICE_MISSING]
 
 
 def test_a_prompt_builder_that_cannot_be_imported_is_an_error(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from images.conf import conf
+from images.conf import DEFAULT_TEXT_MODELS, conf
 from images.price_table import PRICES, READ_ON, TOKEN_KINDS, Price
 from images.pricing import UNKNOWN, Cost, cost_of, estimate_for, find_price
 
@@ -96,6 +96,13 @@ def cost(usd: str | Decimal, basis: str, *, dated: date | None = READ_ON) -> Cos
             [attempt({**OPENAI, "cost": -1, "input_tokens": "x", "total_tokens": [], "input_tokens_details": 7})],
             cost("0.0387", "estimated"),
         ),
+        "a scene": (
+            [
+                attempt({"prompt_tokens": 900, "completion_tokens": 300}, model="gpt-6-luna", kind="scene"),
+                attempt(OPENAI),
+            ],
+            cost(OPENAI_USD + Decimal("0.00024"), "estimated"),
+        ),
         "not even attempts": ([None, "x", {}], cost("0", "estimated", dated=None)),
     }.values(),
 )  # fmt: skip
@@ -150,6 +157,7 @@ def test_each_price_has_a_source_a_date_and_one_line() -> None:
 def test_the_default_models_have_a_price() -> None:
     assert find_price("openai", conf.openai_image_model)
     assert find_price("gemini", conf.gemini_image_model)
+    assert all(find_price(alias, model) for alias, model in DEFAULT_TEXT_MODELS.items())
 
 
 def test_a_price_of_the_table_is_old_after_ninety_days() -> None:
