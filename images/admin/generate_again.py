@@ -27,6 +27,8 @@ from ..exceptions import ImagesError
 from ..models import GeneratedImage
 from ..services import generate_image
 from ..services.database import release_connections
+from ..services.request import arguments_of
+from ..services.scenes import scenes_are_on
 from .columns import admin_url
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class GenerateAgain(AdminBase):
             "token": uuid.uuid4().hex,
             "deadline": round(conf.deadline),
             "providers": ", ".join(conf.providers),
+            "has_scenes": scenes_are_on() and any(image.scene for image in images),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/images/generate_again.html", context)
@@ -101,10 +104,10 @@ class GenerateAgain(AdminBase):
         return images
 
     def _generate(self, request: HttpRequest, images: Sequence[GeneratedImage], token: str) -> HttpResponse:
-        scope = f"admin:{request.user.pk}"
+        scope, same_scene = f"admin:{request.user.pk}", request.POST.get("scene") == "same"
         release_connections()
         with ThreadPoolExecutor(len(images)) as pool:
-            outcomes = list(pool.map(partial(_outcome, token=token, scope=scope), images))
+            outcomes = list(pool.map(partial(_outcome, token=token, scope=scope, same_scene=same_scene), images))
         made = [outcome for outcome in outcomes if isinstance(outcome, GeneratedImage)]
         for image, outcome in zip(images, outcomes, strict=True):
             self._report(request, image, outcome)
@@ -130,15 +133,11 @@ def _token(request: HttpRequest) -> str:
         return ""
 
 
-def _outcome(image: GeneratedImage, *, token: str, scope: str) -> GeneratedImage | ImagesError:
+def _outcome(image: GeneratedImage, *, token: str, scope: str, same_scene: bool) -> GeneratedImage | ImagesError:
     """Generate one image, in a thread of the pool. It belongs to the owner of the old one."""
     try:
         return generate_image(
-            content_item_id=image.content_item_id,
-            title=image.title,
-            description=image.description,
-            variant=image.variant,
-            user=image.owner,
+            **arguments_of(image, same_scene=same_scene),
             idempotency_key=f"{token}:{image.pk}",
             idempotency_scope=scope,
         )

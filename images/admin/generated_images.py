@@ -65,6 +65,7 @@ class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgai
     actions = ("generate_again", "delete_selected")
     readonly_fields = (
         "picture",
+        "described",
         "address",
         "shape",
         "status_now",

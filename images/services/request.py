@@ -217,6 +217,24 @@ class GenerationRequest:
         return wanted == (image.content_item_id, image.title, image.description, image.context, image.variant)
 
 
+def arguments_of(image: GeneratedImage, *, same_scene: bool = False) -> dict[str, Any]:
+    """The arguments of `generate_image` for another image from the same input.
+
+    Args:
+        image: The image to make again, for the same owner.
+        same_scene: With its scene, style and hints (its seed); otherwise all of them are chosen anew.
+    """
+    return {
+        "content_item_id": image.content_item_id,
+        "title": image.title,
+        "description": image.description,
+        "context": image.context,
+        "variant": image.variant,
+        "user": image.owner,
+        "seed": image.seed if same_scene else None,
+    }
+
+
 def _is_spent(earlier: GeneratedImage) -> bool:
     if earlier.current_status == Status.PENDING:
         return False
