@@ -24,9 +24,10 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from itertools import islice
 from typing import IO
 from weakref import WeakKeyDictionary
 
@@ -37,7 +38,7 @@ from django.db import router
 from django.utils import timezone
 from django.utils.text import slugify
 
-from .bucket import advice, bucket_of, is_not_there
+from .bucket import Bucket, ListedFile, advice, bucket_of, is_not_there
 from .conf import conf
 from .exceptions import StorageError
 from .local_files import (
@@ -430,6 +431,52 @@ def modified_at(name: str) -> datetime | None:
             return image_storage().get_modified_time(name)
         except (*_MISSING, NotImplementedError):
             return None
+
+
+def missing_among(names: Collection[str]) -> set[str]:
+    """Those of some files that are surely not there: each is looked at, or in a bucket they are listed together.
+
+    Raises:
+        StorageError: The storage cannot tell.
+    """
+    bucket, unseen = bucket_of(image_storage()), set(names)
+    if bucket and names:
+        # It begins just before the first, and ends with the last or where looking at each is cheaper.
+        after, last, most = min(names)[:-1], max(names), 1 + len(names) // 10
+        with _storage_errors("list", ROOT, _NOT_LISTED):
+            for page in islice(bucket.list(f"{ROOT}/", after=after), most):
+                unseen -= {file.name for file in page}
+                if page and page[-1].name >= last:
+                    return unseen
+    return {name for name in unseen if is_missing(name)}
+
+
+def list_bucket() -> Iterator[ListedFile] | None:
+    """Every file of a bucket, with one call for a thousand; `None` if the storage is of another kind.
+
+    Iterating raises `StorageError` if the bucket cannot be listed.
+    """
+    bucket = bucket_of(image_storage())
+    return _listed(bucket) if bucket else None
+
+
+def _listed(bucket: Bucket) -> Iterator[ListedFile]:
+    with _storage_errors("list", ROOT, _NOT_LISTED):
+        for page in bucket.list(f"{ROOT}/"):
+            yield from page
+
+
+def holds_files() -> bool:
+    """Whether there is anything at all under `draft-images/`.
+
+    Raises:
+        NotListable: The storage cannot list anything.
+        StorageError: It cannot be listed.
+    """
+    listed = list_bucket()
+    if listed is not None:
+        return any(file.name != PROBE for file in listed)
+    return any(list_folder(ROOT))
 
 
 def list_folder(folder: str) -> tuple[list[str], list[str]]:

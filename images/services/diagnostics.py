@@ -30,7 +30,7 @@ from django.views.debug import SafeExceptionReporterFilter
 from .. import storage
 from ..conf import conf
 from ..exceptions import ImagesError, StorageError
-from ..models import GeneratedImage, Status, absolute_url, image_storage
+from ..models import GeneratedImage, Status, absolute_url
 from ..providers.models import utc_today
 from ..storage import new_token
 from .database import rows
@@ -237,17 +237,36 @@ def examine_storage() -> Iterator[Finding]:
         yield quick
         return
     try:
-        with probe_file() as probe, image_storage().open(probe.name, "rb") as file:
-            same = file.read() == probe.data
+        with probe_file() as probe:
+            data = storage.read(probe.name)
+        is_gone = storage.read(probe.name) is None
     except StorageError as err:
         yield broken(STORAGE, err.message, STORAGE_STEP)
         return
-    if not same:
+    if data is None:
+        yield broken(STORAGE, _NOT_READABLE, STORAGE_STEP)
+    elif data != probe.data:
         yield broken(STORAGE, "A probe file was read back with different bytes.", STORAGE_STEP)
-    elif image_storage().exists(probe.name):
+    elif not is_gone:
         yield broken(STORAGE, "A probe file still exists after it was deleted.", STORAGE_STEP)
     else:
         yield fine(STORAGE, "A probe file was written, read back and deleted.")
+    yield from _examine_listing()
+
+
+def _examine_listing() -> Iterator[Finding]:
+    """Whether `reconcile_images` can work: it lists the files."""
+    try:
+        storage.holds_files()
+    except StorageError as err:
+        sentence = f"{err.message} Until then reconcile_images cannot work."
+        yield attention(STORAGE, sentence, STORAGE_STEP)
+
+
+_NOT_READABLE = (
+    "A probe file cannot be read back: it is gone, or the bucket's policy does not allow "
+    f"s3:GetObject on {storage.ROOT}/*."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

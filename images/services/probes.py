@@ -44,8 +44,8 @@ DATABASE_TIMEOUT = 3
 NOTHING_TO_DO = "Nothing to do."
 WORKER_STEP = "Start a worker: make worker (celery -A YOUR_PROJECT worker)."
 STORAGE_STEP = (
-    "Let this user write, read and delete files under MEDIA_ROOT, mount its disk, or make room; the "
-    "log says what failed."
+    "Let this user write, read and delete files under MEDIA_ROOT, mount its disk, or make room; give a bucket's key "
+    "the permissions in docs/scaling.md. The log says what failed."
 )
 #: How many pending migrations are named at most.
 _NAMED = 5

@@ -1,7 +1,7 @@
 """Comparing rows with files after a crash, a restored backup or a move, and repairing the differences.
 
-Rows are read in batches and files folder by folder, so memory use does not grow with their number. Each repair is a
-transaction of its own.
+Rows are read in batches and files folder by folder, or from a bucket a thousand at a time, so memory use hardly grows
+with their number: of each file in a bucket eight bytes are kept. Each repair is a transaction of its own.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import groupby, islice
 
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.timezone import make_naive
 
 from .. import storage
+from ..bucket import ListedFile
 from ..exceptions import StorageError
 from ..local_files import FULL, READ_ONLY, local_path
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status, image_storage
@@ -114,6 +119,7 @@ class Problem:
         repair: Repairs it. Returns false if another process has repaired or changed it in the meantime. Raises
             `StorageError` if it cannot. `None` if only a person can help.
         contents: What an image without a row holds. Such images get their rows in groups, not one by one by `repair`.
+        modified: When that image was last written, if the listing says so.
     """
 
     kind: Kind
@@ -122,6 +128,7 @@ class Problem:
     sentence: str
     repair: Callable[[], bool] | None = None
     contents: Contents | None = None
+    modified: datetime | None = None
 
     def discrepancy(self, *, mended: bool, sentence: str = "") -> Discrepancy:
         """What is reported to the caller; `sentence` replaces the problem's own."""
@@ -159,7 +166,8 @@ def reconcile(
         images.exceptions.StorageError: The storage is not available; the rows are left as they are.
     """
     check_storage(accept_loss=accept_loss)
-    problems = row_problems(verify=verify, accept_loss=accept_loss, apply=apply, count=_counter("rows", progress))
+    count, names = _counter("rows", progress), names_in_bucket()
+    problems = row_problems(verify=verify, accept_loss=accept_loss, apply=apply, count=count, names=names)
     yield from _discrepancies(problems, apply=apply)
     problems = file_problems(delete_orphans=delete_orphans, count=_counter("files", progress))
     yield from _discrepancies(problems, apply=apply)
@@ -177,7 +185,8 @@ def _discrepancies(problems: Iterator[Problem], *, apply: bool) -> Iterator[Disc
 def _adopt(problems: Iterator[Problem]) -> Iterator[Discrepancy | None]:
     """Create the rows of images that have none, in groups."""
     while group := list(islice(problems, ADOPTED_AT_ONCE)):
-        outcomes = repair.adopt({problem.name: problem.contents for problem in group if problem.contents})
+        times = {problem.name: problem.modified for problem in group if problem.modified}
+        outcomes = repair.adopt({problem.name: problem.contents for problem in group if problem.contents}, times)
         for problem in group:
             outcome = outcomes[problem.name]
             if isinstance(outcome, StorageError):
@@ -216,7 +225,9 @@ def _counter(stage: str, progress: Progress | None) -> Callable[[int], None]:
 # --- problems of rows ---------------------------------------------------------------------------------------------
 
 
-def row_problems(*, verify: bool, accept_loss: bool, apply: bool = False, count: Count) -> Iterator[Problem]:
+def row_problems(
+    *, verify: bool, accept_loss: bool, apply: bool = False, count: Count, names: Container[str] = ()
+) -> Iterator[Problem]:
     """The problems of rows.
 
     Args:
@@ -224,6 +235,7 @@ def row_problems(*, verify: bool, accept_loss: bool, apply: bool = False, count:
         accept_loss: Continue even if no ready row has a file.
         apply: Record what nobody has looked at in the files that are read. That is no problem, so none is reported.
         count: Called with the number of rows of each batch.
+        names: Files that were listed a moment ago, so that nobody needs to look for them.
 
     Raises:
         StorageError: The disk is gone.
@@ -234,7 +246,7 @@ def row_problems(*, verify: bool, accept_loss: bool, apply: bool = False, count:
             yield from _carefully(row, _stale)
     for batch in _batches(rows().filter(status=Status.DELETING), count):
         yield from map(_half_deleted, batch)
-    look = partial(_ready, verify=verify, apply=apply)
+    look = partial(_ready, verify=verify, apply=apply, names=names)
     for batch in _batches(rows().filter(status=Status.READY), count):
         problems = [problem for row in batch for problem in _carefully(row, look)]
         if any(problem.kind == Kind.MISSING for problem in problems):
@@ -300,7 +312,7 @@ def _half_deleted(row: GeneratedImage) -> Problem:
     return row_problem(row, Kind.HALF_DELETED, sentence, partial(repair.finish_deletion, row))
 
 
-def _ready(row: GeneratedImage, *, verify: bool, apply: bool) -> Problem | None:
+def _ready(row: GeneratedImage, *, verify: bool, apply: bool, names: Container[str]) -> Problem | None:
     name = row.file.name or ""
     contents = look_into(name) if verify and name else None
     if contents:
@@ -308,7 +320,7 @@ def _ready(row: GeneratedImage, *, verify: bool, apply: bool) -> Problem | None:
         if apply and not problem and row.content_credentials is None:
             repair.correct(row, name, contents)
         return problem
-    if is_missing(name):
+    if (verify or name not in names) and is_missing(name):
         sentence = "The image's file is missing; the image counts as failed."
         return row_problem(row, Kind.MISSING, sentence, partial(repair.fail_missing, row))
     return None
@@ -327,7 +339,38 @@ def _differing(row: GeneratedImage, name: str, contents: Contents) -> Problem | 
 # --- problems of files --------------------------------------------------------------------------------------------
 
 
-def file_problems(*, delete_orphans: bool, count: Callable[[int], None]) -> Iterator[Problem]:
+class Names:
+    """Names of files, as their hashes: eight bytes each. Two of a million are alike once in 37 million runs."""
+
+    def __init__(self) -> None:
+        self._hashes, self._is_sorted = array("q"), True
+
+    def add(self, name: str) -> None:
+        """Add a name."""
+        self._hashes.append(hash(name))
+        self._is_sorted = False
+
+    def __contains__(self, name: object) -> bool:
+        if not self._is_sorted:
+            self._hashes, self._is_sorted = array("q", sorted(self._hashes)), True
+        wanted = hash(name)
+        position = bisect_left(self._hashes, wanted)
+        return position < len(self._hashes) and self._hashes[position] == wanted
+
+
+def names_in_bucket() -> Names:
+    """Every file of a bucket, with one call for a thousand; nothing if the storage is of another kind.
+
+    If the bucket stops answering, the rest is missing, and each row's file is looked for.
+    """
+    names = Names()
+    with contextlib.suppress(StorageError):
+        for file in storage.list_bucket() or ():
+            names.add(file.name)
+    return names
+
+
+def file_problems(*, delete_orphans: bool, count: Count) -> Iterator[Problem]:
     """The problems of files.
 
     Args:
@@ -372,15 +415,17 @@ def _look(entry: Entry, row: GeneratedImage | None, *, delete_orphans: bool) -> 
     if entry.error:
         raise entry.error
     if any(part.startswith(".") for part in name.split("/")):
-        return _leftover(name)
+        return _leftover(entry)
     if row is None:
-        return _orphan_to_remove(name) if delete_orphans and is_plain_name(name) else _orphan(name)
+        return _orphan_to_remove(name) if delete_orphans and is_plain_name(name) else _orphan(entry)
     # A pending row's file is being written, or was reported with the rows; the same holds for a deletion.
     return None if row.status in _WITH_ROW else _unrecorded(row, name)
 
 
-def _leftover(name: str) -> Problem | None:
-    modified = modified_at(name) if _LEFTOVER.fullmatch(name.rpartition("/")[2]) else None
+def _leftover(entry: Entry) -> Problem | None:
+    name = entry.name
+    is_ours = _LEFTOVER.fullmatch(name.rpartition("/")[2])
+    modified = (entry.modified or modified_at(name)) if is_ours else None
     if modified is None or timezone.now() - modified < LEFTOVER_AFTER:
         return None
     sentence = "A half-written file was left by a server that was stopped; it is removed."
@@ -399,15 +444,15 @@ def _unrecorded(row: GeneratedImage, name: str) -> Problem | None:
     return row_problem(row, Kind.DAMAGED, sentence, partial(repair.fail_damaged, row, name))
 
 
-def _orphan(name: str) -> Problem | None:
-    contents = None
+def _orphan(entry: Entry) -> Problem | None:
+    name, contents = entry.name, None
     if _can_have_row(name):
         contents = look_into(name)
         if contents is None:
             return None  # deleted since it was listed
     if contents and contents.info:
         sentence = "The image has no row; it gets one without an owner."
-        return Problem(kind=Kind.ORPHAN, name=name, sentence=sentence, contents=contents)
+        return Problem(kind=Kind.ORPHAN, name=name, sentence=sentence, contents=contents, modified=entry.modified)
     sentence = "The file has no row and is not a whole PNG, JPEG or WebP image; it is left alone."
     return Problem(kind=Kind.NOT_AN_IMAGE, name=name, sentence=sentence)
 
@@ -423,10 +468,11 @@ def _orphan_to_remove(name: str) -> Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file, or a folder that could not be listed (`error`)."""
+    """A file, or a folder that could not be listed (`error`). A bucket says when files were `modified`."""
 
     name: str
     error: StorageError | None = None
+    modified: datetime | None = None
 
 
 def refuse_missing_storage(*, rows_expect_files: bool) -> None:
@@ -444,11 +490,28 @@ def refuse_missing_storage(*, rows_expect_files: bool) -> None:
     if not rows_expect_files:
         return
     with contextlib.suppress(storage.NotListable):
-        if not any(storage.list_folder(ROOT)):
+        if not storage.holds_files():
             raise StorageError(ALL_GONE)
 
 
-def walk(folder: str = ROOT, depth: int = MAX_DEPTH) -> Iterator[Entry]:
+def walk() -> Iterator[Entry]:
+    """Every file, without hidden folders and symbolic links to folders."""
+    listed = storage.list_bucket()
+    return _walk_folder(ROOT, MAX_DEPTH) if listed is None else _walk_bucket(listed)
+
+
+def _walk_bucket(listed: Iterator[ListedFile]) -> Iterator[Entry]:
+    try:
+        for file in listed:
+            folders = file.name.split("/")[1:-1]
+            if len(folders) < MAX_DEPTH and not any(folder.startswith(".") for folder in folders):
+                modified = file.modified if settings.USE_TZ else make_naive(file.modified)
+                yield Entry(name=file.name, modified=modified)
+    except StorageError as err:
+        yield Entry(name=ROOT, error=err)
+
+
+def _walk_folder(folder: str, depth: int) -> Iterator[Entry]:
     """Every file below a folder, without hidden folders and symbolic links to folders.
 
     A folder that cannot be listed is an entry with an error and does not stop the rest.
@@ -463,7 +526,7 @@ def walk(folder: str = ROOT, depth: int = MAX_DEPTH) -> Iterator[Entry]:
     for inner in folders:
         name = f"{folder}/{inner}"
         if depth > 1 and not inner.startswith(".") and not _is_link(name):
-            yield from walk(name, depth - 1)
+            yield from _walk_folder(name, depth - 1)
 
 
 def _is_link(folder: str) -> bool:

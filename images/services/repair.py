@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -25,7 +26,7 @@ from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STOPPED, GeneratedImage, Status, Variant
 from ..provenance import TRAINED_ALGORITHMIC_MEDIA
 from ..signals import image_generated, image_generation_failed
-from ..storage import content_item_of, is_missing, modified_at, possible_names, read_file_name
+from ..storage import content_item_of, modified_at, possible_names, read_file_name
 from ..variants import variant_names
 from .database import rows
 from .deletion import delete_image, delete_row_that_never_was
@@ -194,11 +195,14 @@ def rescue(row: GeneratedImage) -> bool:
 # --- files without a row -----------------------------------------------------------------------------------------
 
 
-def adopt(files: Mapping[str, Contents]) -> dict[str, bool | StorageError]:
+def adopt(
+    files: Mapping[str, Contents], times: Mapping[str, datetime] = MappingProxyType({})
+) -> dict[str, bool | StorageError]:
     """Create rows for whole images that have none, with one statement for all of them.
 
     Args:
         files: What each file holds, by its name in the storage.
+        times: When files were last written, as far as a listing has told that.
 
     Returns:
         For each name whether this call created its row, or the error if the storage did not answer.
@@ -208,30 +212,29 @@ def adopt(files: Mapping[str, Contents]) -> dict[str, bool | StorageError]:
     images = []
     for name in (name for name in files if name not in known):
         try:
-            modified = None if read_file_name(name) else modified_at(name)
+            modified = None if read_file_name(name) else times.get(name) or modified_at(name)
         except StorageError as err:
             outcomes[name] = err
         else:
             images.append(row_of_file(name, files[name], modified=modified))
     written = write_rows(images)
-    for image in images:
-        if written.get(image.file_name) == image.pk:
-            outcomes[image.file_name] = _keep_if_there(image)
-    return outcomes
+    return outcomes | _keep_if_there([image for image in images if written.get(image.file_name) == image.pk])
 
 
-def _keep_if_there(image: GeneratedImage) -> bool | StorageError:
-    """Remove a new row if another process has deleted its file. Returns whether the row stays, or the error."""
-    problem: StorageError | None = None
+def _keep_if_there(images: list[GeneratedImage]) -> dict[str, bool | StorageError]:
+    """Remove new rows whose files another process has deleted. Returns for each whether it stays, or the error."""
+    names, problem = [image.file_name for image in images], None
     try:
-        if not is_missing(image.file_name):
-            size = image.size_bytes
-            log_event(logger, logging.INFO, "image_adopted", image=image.pk, file=image.file_name, bytes=size)
-            return True
+        missing = storage.missing_among(names)
     except StorageError as err:
-        problem = err
-    delete_row_that_never_was(image)
-    return problem or False
+        missing, problem = set(names), err
+    for image in images:
+        if image.file_name in missing:
+            delete_row_that_never_was(image)
+        else:
+            fields = {"image": image.pk, "file": image.file_name, "bytes": image.size_bytes}
+            log_event(logger, logging.INFO, "image_adopted", **fields)
+    return {name: (problem or False) if name in missing else True for name in names}
 
 
 def row_of_file(name: str, contents: Contents, *, modified: datetime | None) -> GeneratedImage:
@@ -285,7 +288,7 @@ def remove_orphan(name: str) -> bool:
     Raises:
         StorageError: It could not be removed.
     """
-    if rows().filter(file=name).exists() or is_missing(name):
+    if rows().filter(file=name).exists():
         return False
     storage.remove(name)
     log_event(logger, logging.INFO, "orphan_removed", file=name)

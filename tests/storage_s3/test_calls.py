@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections import Counter
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +15,10 @@ from images import storage
 from images.exceptions import StorageError
 from images.models import GeneratedImage
 from images.services import generate_image, generation
+from images.services.diagnostics import examine_storage
+from images.services.probes import Level
+from images.services.reconciliation import Kind, reconcile
+from images.services.repair import adopt, judge
 from images.storage import PROBE
 from tests.fakes.providers import FakeProvider, png
 from tests.storage_s3.server import CountingBucket, Stored
@@ -179,3 +184,60 @@ def test_a_picture_that_waits_for_a_bucket_is_on_the_disk(bucket: CountingBucket
         assert not isinstance(waiting, BytesIO)
         assert storage.save("draft-images/item/hero-1", "png", waiting) == "draft-images/item/hero-1.png"
     assert bucket.objects["draft-images/item/hero-1.png"].data == DATA
+
+
+# --- reconciliation and the doctor --------------------------------------------------------------------------------
+
+
+def counted(bucket: CountingBucket) -> Counter[str]:
+    """How often each kind of call was made."""
+    return Counter(call.partition(" ")[0] for call in bucket.calls)
+
+
+def test_reconciliation_lists_what_is_there_and_looks_only_for_what_is_missing(
+    bucket: CountingBucket, fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [generate_image(**WANTED) for _ in range(5)]
+    lost = generate_image(**WANTED)
+    del bucket.objects[lost.file_name]
+    monkeypatch.setattr(bucket, "page", 4)
+    bucket.forget()
+    assert [found.kind for found in reconcile(apply=True)] == [Kind.MISSING]
+    assert counted(bucket) == {"LIST": 6, "HEAD": 1}  # one page says that the bucket is not empty
+    assert {row.status for row in GeneratedImage.objects.filter(pk__in=[image.pk for image in kept])} == {"ready"}
+
+
+def test_adopting_reads_each_picture_once_and_looks_again_in_the_listing(bucket: CountingBucket) -> None:
+    names = [f"draft-images/item-{number}/cover.png" for number in range(30)]
+    for name in names:
+        bucket.objects[name] = Stored(png())
+    assert [found.mended for found in reconcile(apply=True)] == [True] * 30
+    assert counted(bucket) == {"LIST": 3, "GET": 30}
+    assert GeneratedImage.objects.get(file=names[0]).created_at == bucket.objects[names[0]].modified
+
+
+def test_a_file_that_is_deleted_while_it_is_adopted_gets_no_row(bucket: CountingBucket) -> None:
+    names = [f"draft-images/item/hero-176304917035{number}.png" for number in range(3)]
+    files = {name: judge(png()) for name in names}
+    bucket.objects[names[0]] = bucket.objects[names[2]] = Stored(png())
+    assert adopt(files) == {names[0]: True, names[1]: False, names[2]: True}
+    assert GeneratedImage.objects.count() == 2
+
+
+def test_a_bucket_that_may_not_be_listed_is_not_taken_for_empty(
+    bucket: CountingBucket, fake_provider: FakeProvider
+) -> None:
+    generate_image(**WANTED)
+    bucket.denied.add("s3:ListBucket")
+    with pytest.raises(StorageError, match="s3:ListBucket"):
+        list(reconcile(apply=True))
+    assert GeneratedImage.objects.get().status == "ready"
+
+
+@pytest.mark.parametrize("permission", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:ListBucket"])
+def test_the_doctor_names_the_permission_that_is_missing(bucket: CountingBucket, permission: str) -> None:
+    assert {finding.level for finding in examine_storage()} == {Level.FINE}
+    bucket.denied.add(permission)
+    storage._looks.clear()
+    findings = list(examine_storage())
+    assert any(permission in finding.sentence and finding.level != Level.FINE for finding in findings)
