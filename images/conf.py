@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, Generic, TypeVar, overload
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -137,6 +138,24 @@ def _public_url(value: Any) -> str:
     if url.startswith(("/", ".")):
         return ""
     return f"https://{url}" if url and "://" not in url else url
+
+
+#: What stands for the content item's id in `IMAGES["CONTENT_ITEM_URL"]`.
+CONTENT_ITEM = "{content_item_id}"
+
+
+def _content_item_url(value: Any) -> str:
+    """A web address or a path with `{content_item_id}` in it, but not in its host: an id must not choose that."""
+    url = text(value).strip()
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    is_path = url.startswith("/") and not parts.netloc
+    if not is_path and not (parts.scheme in {"http", "https"} and parts.netloc):
+        raise InvalidValue("must be an http or https address, or a path that begins with a slash.")
+    if CONTENT_ITEM in parts.netloc or CONTENT_ITEM not in url:
+        raise InvalidValue(f"must have {CONTENT_ITEM} in it, after the host.")
+    return url
 
 
 def _prefix(value: Any) -> str:
@@ -494,6 +513,14 @@ class Settings:
         model = self.scene_model or DEFAULT_TEXT_MODELS[name]
         own = {"model": model, "max_image_bytes": MAX_TEXT_BYTES}
         return ProviderBackend(path=SCENE_PROVIDERS[name], options={**options, **own})
+
+    content_item_url = Setting(
+        "IMAGE_CONTENT_ITEM_URL",
+        "",
+        _content_item_url,
+        "address with `{content_item_id}`",
+        "where a content item can be seen; the admin links to it",
+    )
 
     @property
     def longest_run(self) -> float:

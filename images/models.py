@@ -19,6 +19,7 @@ from django.db.models.fields.files import FieldFile
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils import timezone
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from .conf import conf
@@ -50,6 +51,9 @@ MAX_OTHER_VARIANTS = 100
 
 #: How long after its deadline a `pending` row counts as failed: its process was stopped before it could record that.
 STALE_AFTER = timedelta(seconds=30)
+
+#: Characters of a title by which an image is called in a line of text.
+MAX_CALLED = 100
 
 
 def image_storage() -> Storage:
@@ -318,7 +322,8 @@ class GeneratedImage(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.variant} {self.content_item_id} ({self.status})"
+        """The title, as the admin calls the image; a row without one is called by its content item."""
+        return Truncator(self.title.strip()).chars(MAX_CALLED) or f"{self.variant} {self.content_item_id}"
 
     @property
     def file_name(self) -> str:
