@@ -1,4 +1,4 @@
-"""How the list and the page of one image show its fields.
+"""How the list, the gallery and the page of one image show what they show.
 
 Titles, prompts and what providers report are untrusted text: everything goes through `format_html`, which escapes it,
 or through a template.
@@ -7,24 +7,29 @@ or through a template.
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
+from django.core.exceptions import SuspiciousFileOperation
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.functional import Promise
-from django.utils.html import format_html
-from django.utils.text import Truncator
-from django.utils.translation import gettext
+from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator, slugify
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from ..models import CostBasis, GeneratedImage, Status
+from ..local_files import local_path
+from ..models import CostBasis, GeneratedImage, Status, image_storage
 from ..services.scenes import is_of_scene
 
 if TYPE_CHECKING:
@@ -59,15 +64,153 @@ REASONS: dict[str, Promise] = {
     "internal_error": _("error on this server"),
 }
 
+#: What to do about a failure, by its code. Other codes are explained by the sentence of the failure itself.
+ADVICE: dict[str, Promise] = {
+    "content_rejected": _("Change the title or the description: the provider refuses what they say."),
+    "provider_auth": _("An administrator has to set a valid API key."),
+    "provider_bad_image": _("Make it again. If that fails too, choose another model or provider."),
+    "provider_bad_response": _("Make it again later. If that fails too, an administrator has to look into it."),
+    "provider_error": _("Make it again later. If that fails too, an administrator has to look into it."),
+    "provider_model_unavailable": _("An administrator has to choose another model."),
+    "provider_no_image": _("Make it again, perhaps with another title or description."),
+    "provider_not_configured": _("An administrator has to configure the provider."),
+    "provider_overloaded": _("Make it again in a few minutes."),
+    "provider_quota_exhausted": _("An administrator has to raise the budget of the provider's account."),
+    "provider_rate_limited": _("Make it again in a few minutes."),
+    "provider_timeout": _("Make it again. A provider may have charged for this attempt."),
+    "provider_unreachable": _("An administrator has to check the network and the provider's address."),
+    "queue_unavailable": _("Make it again. If that fails too, an administrator has to start a worker."),
+    "storage_error": _("An administrator has to check the disk or the storage."),
+    "not_found": _("It was deleted while it was being made."),
+    "internal_error": _("Make it again. If that fails too, the server's log says why."),
+}
+
+#: The outlines of the statuses' icons, 16 by 16.
+ICONS = {
+    "ready": "M3 8.5l3.5 3.5L13 4.5",
+    "failed": "M4 4l8 8M12 4l-8 8",
+    "missing": "M8 3v6M8 12v.5",
+    "queued": "M8 2a6 6 0 1 0 0 12 6 6 0 0 0 0-12M8 5v3.5l2 1.5",
+    "generating": "M8 2a6 6 0 1 1-6 6",
+    "deleting": "M3 4.5h10M6 4.5V3h4v1.5M5 4.5l.5 8.5h5l.5-8.5",
+}
+
 
 def url_name(model_admin: AdminBase, view: str) -> str:
     """The name of a page's URL within the admin: a host may give the app another label."""
     return f"{model_admin.opts.app_label}_{model_admin.opts.model_name}_{view}"
 
 
-def admin_url(model_admin: AdminBase, view: str, *args: Any) -> str:
-    """The address of a page within the admin site that the class is registered with; a host may have several."""
-    return reverse(f"admin:{url_name(model_admin, view)}", args=args, current_app=model_admin.admin_site.name)
+def admin_url(model_admin: AdminBase, view: str, *args: Any, filters: str = "") -> str:
+    """The address of a page within the admin site that the class is registered with; a host may have several.
+
+    Args:
+        model_admin: The admin class.
+        view: The page.
+        args: The page's arguments.
+        filters: What `ModelAdmin.get_preserved_filters` returned: where the reader came from and goes back to.
+    """
+    url = reverse(f"admin:{url_name(model_admin, view)}", args=args, current_app=model_admin.admin_site.name)
+    return str(add_preserved_filters({"preserved_filters": filters, "opts": model_admin.opts}, url))
+
+
+# --- what became of an image --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What became of an image, in a word, as a pill with an icon.
+
+    Attributes:
+        kind: A key of `ICONS`.
+        label: The word.
+        why: Why there is no picture, in a few words, or "".
+        seconds: How long it has been in this state, if it is still going to change.
+    """
+
+    kind: str
+    label: str
+    why: str = ""
+    seconds: int | None = None
+
+    @property
+    def icon(self) -> str:
+        """The outline of its icon."""
+        return ICONS[self.kind]
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is going to change by itself."""
+        return self.seconds is not None
+
+
+def state_of(image: GeneratedImage) -> State:
+    """What became of an image, as a reader should see it."""
+    if image.current_status == Status.PENDING:
+        return _pending_state(image)
+    if image.current_status == Status.FAILED:
+        return State(kind="failed", label=gettext("failed"), why=short_reason(image))
+    if image.status == Status.DELETING:
+        return State(kind="deleting", label=gettext("being deleted"))
+    if not image.is_ready or is_file_missing(image):
+        return State(kind="missing", label=gettext("file missing"))
+    return State(kind="ready", label=gettext("ready"))
+
+
+def _pending_state(image: GeneratedImage) -> State:
+    now = timezone.now()
+    if image.started_at is not None:
+        passed = max(0, int((now - image.started_at).total_seconds()))
+        return State(kind="generating", label=gettext("generating"), seconds=passed)
+    # A request that waits for more than its turn says so on its row.
+    why = short_reason(image) if image.error_code else ""
+    return State(
+        kind="queued",
+        label=gettext("queued"),
+        why=why,
+        seconds=max(0, int((now - image.created_at).total_seconds())),
+    )
+
+
+def is_file_missing(image: GeneratedImage) -> bool:
+    """Whether the file of a ready image is surely gone.
+
+    It is looked for in a folder of this machine only, which costs microseconds. With any other storage the preview
+    finds out, and a script says so.
+    """
+    try:
+        path = local_path(image_storage(), image.file_name)
+    except SuspiciousFileOperation:
+        return True
+    return path is not None and not os.path.exists(path)
+
+
+def pill(state: State) -> str:
+    """A state as HTML."""
+    return render_to_string("admin/images/pill.html", {"state": state})
+
+
+def short_reason(image: GeneratedImage) -> str:
+    """Why an image failed or what it waits for, in a few words; the code, if the words are not known."""
+    if image.is_stale:
+        return gettext("process stopped") if image.started_at else gettext("never started")
+    return str(REASONS.get(image.error_code, image.error_code))
+
+
+def advice(image: GeneratedImage) -> str:
+    """What to do about a failure; the sentence that the caller got, if the code is not known."""
+    code, message = image.current_error
+    return str(ADVICE.get(code, message))
+
+
+def attempts_made(image: GeneratedImage) -> str:
+    """`3 attempts` to make the picture, or "" if there was one or none."""
+    made = [attempt for attempt in image.attempts if isinstance(attempt, dict) and not is_of_scene(attempt)]
+    number = len(made)
+    return ngettext("%(number)d attempt", "%(number)d attempts", number) % {"number": number} if number > 1 else ""
+
+
+# --- the list, and fields of the page -----------------------------------------------------------------------
 
 
 class ImageColumns(AdminBase):
@@ -78,28 +221,30 @@ class ImageColumns(AdminBase):
 
     @admin.display(description=_("picture"))
     def preview(self, image: GeneratedImage) -> str:
-        """A small picture, which the browser loads when it scrolls into view."""
-        if not image.is_ready:
-            return gettext("no picture")
-        ratio = (image.height or 3) / (image.width or 4)
-        return format_html(
-            '<img class="images-preview" src="{}" alt="{}" width="{}" height="{}" loading="lazy" decoding="async">',
-            admin_url(self, "preview", image.pk),
-            image.title,
-            LISTED_WIDTH,
-            max(1, round(LISTED_WIDTH * ratio)),
-        )
+        """A small picture, which the browser loads when it scrolls into view; or why there is none."""
+        listed, state = listed_of(image), state_of(image)
+        context = {
+            "image": image,
+            "state": state,
+            "preview": admin_url(self, "preview", image.pk) if state.kind == "ready" else "",
+            "address": "" if listed.is_popup else admin_url(self, "change", image.pk, filters=listed.filters),
+            "width": LISTED_WIDTH,
+            "height": max(1, round(LISTED_WIDTH * (image.height or 3) / (image.width or 4))),
+        }
+        return render_to_string("admin/images/preview.html", context)
 
-    @admin.display(description=_("title and content item"), ordering="content_item_id")
+    @admin.display(description=_("title and content item"), ordering="title")
     def content_item(self, image: GeneratedImage) -> str:
-        """The title, which links to the image, and the content item, which links to all of its images."""
-        return format_html(
-            '<a href="{}">{}</a><span class="images-second-line"><a href="?{}">{}</a></span>',
-            admin_url(self, "change", image.pk),
-            Truncator(image.title).chars(LISTED_TEXT) or image.pk,
-            urlencode({"content_item_id": image.content_item_id}),
-            Truncator(image.content_item_id).chars(LISTED_TEXT),
-        )
+        """The title, which links to the image; the content item, which links to all of its images; what to do."""
+        context = {
+            "image": image,
+            "title": Truncator(image.title).chars(LISTED_TEXT) or image.pk,
+            "address": admin_url(self, "change", image.pk, filters=listed_of(image).filters),
+            "item": Truncator(image.content_item_id).chars(LISTED_TEXT),
+            "item_query": urlencode({"content_item_id": image.content_item_id}),
+            "file": file_links(image),
+        }
+        return render_to_string("admin/images/listed.html", context)
 
     @admin.display(description=_("variant"), ordering="variant")
     def shape(self, image: GeneratedImage) -> str:
@@ -112,47 +257,42 @@ class ImageColumns(AdminBase):
         term = image.digital_source_type.rpartition("/")[2]
         if not term:
             return gettext("unknown") if image.is_ready else NOTHING
-        return _two_lines(gettext("generative AI") if image.ai_generated else gettext("not generative AI"), term)
+        return _lines(gettext("generative AI") if image.ai_generated else gettext("not generative AI"), term)
 
     @admin.display(description=_("status"), ordering="status")
     def status_and_reason(self, image: GeneratedImage) -> str:
-        """The status, and for a failed image the reason and the providers that were tried."""
-        if image.current_status != Status.FAILED:
-            return _two_lines(self.status_now(image), "")
-        why = _two_lines(self.status_now(image), reason(image))
-        return format_html('{}<span class="images-second-line">{}</span>', why, tried(image))
+        """The status, and for a failed image a short reason and the number of attempts."""
+        state = state_of(image)
+        took = " · ".join(filter(None, [attempts_made(image), cost(image)])) if state.kind == "failed" else ""
+        context = {"state": state, "image": image, "attempts": took}
+        return render_to_string("admin/images/status.html", context)
 
     @admin.display(description=_("status"))
     def status_now(self, image: GeneratedImage) -> str:
-        """The status as the API reports it."""
-        return status_label(image)
+        """The status on the image's page."""
+        return self.status_and_reason(image)
 
-    @admin.display(description=_("provider"), ordering="provider")
+    @admin.display(description=_("made by"), ordering="provider")
     def provider_and_model(self, image: GeneratedImage) -> str:
-        """The provider, and under it the model."""
-        return _two_lines(image.provider or NOTHING, image.model)
+        """Who made the picture, and what it took; nothing if there is none."""
+        if not image.is_ready:
+            return NOTHING
+        return _lines(image.provider or NOTHING, image.model, took(image), self.size(image))
 
     @admin.display(description=_("created"), ordering="created_at")
     def created_by(self, image: GeneratedImage) -> str:
         """When, and under it the owner."""
-        return _two_lines(date_format(local(image.created_at), "SHORT_DATETIME_FORMAT"), str(image.owner or ""))
+        return _lines(date_format(local(image.created_at), "SHORT_DATETIME_FORMAT"), str(image.owner or ""))
 
     @admin.display(description=_("size"), ordering="size_bytes")
     def size(self, image: GeneratedImage) -> str:
         """Bytes, and width by height in pixels."""
-        if image.size_bytes is None:
-            return NOTHING
-        return _two_lines(filesizeformat(image.size_bytes), f"{image.width} × {image.height}" if image.width else "")
+        return " · ".join(filter(None, [size_in_bytes(image), size_in_pixels(image)])) or NOTHING
 
     @admin.display(description=_("duration"), ordering="duration_ms")
     def duration(self, image: GeneratedImage) -> str:
         """How long it took, in seconds."""
         return seconds(image.duration_ms)
-
-    @admin.display(description=_("cost"), ordering="cost")
-    def listed_cost(self, image: GeneratedImage) -> str:
-        """What it cost, to a hundredth of a cent."""
-        return dollars(image.cost, image.cost_basis)
 
     @admin.display(description=_("cost"))
     def exact_cost(self, image: GeneratedImage) -> str:
@@ -162,27 +302,7 @@ class ImageColumns(AdminBase):
         day = image.prices_dated
         dated = gettext("prices of %(date)s") % {"date": date_format(day, "SHORT_DATE_FORMAT")} if day else ""
         basis = ", ".join(filter(None, (str(image.get_cost_basis_display()), dated)))
-        return _two_lines(dollars(image.cost, image.cost_basis, places=10), basis)
-
-    @admin.display(description=_("picture"))
-    def picture(self, image: GeneratedImage) -> str:
-        """The picture itself, which links to the file."""
-        if not image.is_ready:
-            return gettext("no picture")
-        return format_html(
-            '<a class="images-picture" href="{}"><img src="{}" alt="{}"{}></a>',
-            image.get_absolute_url(),
-            image.get_absolute_url(),
-            image.title,
-            format_html(' width="{}" height="{}"', image.width, image.height) if image.width and image.height else "",
-        )
-
-    @admin.display(description=_("public address"))
-    def address(self, image: GeneratedImage) -> str:
-        """The picture's address in a field to copy it from; a script adds a button for that."""
-        if not image.is_ready:
-            return NOTHING
-        return render_to_string("admin/images/address.html", {"address": image.public_url()})
+        return _lines(dollars(image.cost, image.cost_basis, places=10), basis)
 
     @admin.display(description=_("error"))
     def error(self, image: GeneratedImage) -> str:
@@ -209,9 +329,56 @@ class ImageColumns(AdminBase):
         return image.file_name or NOTHING
 
 
-def status_label(image: GeneratedImage) -> str:
-    """The status in words; a generation whose process was stopped counts as failed."""
-    return str(dict(Status.choices).get(image.current_status, image.current_status))
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """How an image is listed.
+
+    Attributes:
+        filters: The list's filters, for links that lead back to it.
+        is_popup: Whether the list is a popup in which one image is chosen.
+    """
+
+    filters: str = ""
+    is_popup: bool = False
+
+
+def listed_of(image: GeneratedImage) -> Listed:
+    """How an image is listed; a row that the list did not prepare has no filters."""
+    found = vars(image).get("listed")
+    return found if isinstance(found, Listed) else Listed()
+
+
+def file_links(image: GeneratedImage) -> dict[str, str]:
+    """What can be done with a picture: its public address, the path of its file, and a name to save it by."""
+    path = image.get_absolute_url() if state_of(image).kind == "ready" else ""
+    if not path:
+        return {}
+    name = slugify(image.title, allow_unicode=True)[:80] or image.variant
+    return {"address": image.public_url(), "path": path, "name": f"{name}.{image.file_name.rpartition('.')[2]}"}
+
+
+# --- words and figures --------------------------------------------------------------------------------------
+
+
+def took(image: GeneratedImage) -> str:
+    """Time and cost of a picture in one line: `8.2 s · about $0.04`."""
+    time = seconds(image.duration_ms) if image.duration_ms is not None else ""
+    return " · ".join(filter(None, [time, cost(image)]))
+
+
+def size_in_bytes(image: GeneratedImage) -> str:
+    """`1.2 MB`, or ""."""
+    return "" if image.size_bytes is None else str(filesizeformat(image.size_bytes))
+
+
+def size_in_pixels(image: GeneratedImage) -> str:
+    """`1536 × 1024`, or ""."""
+    return f"{image.width} × {image.height}" if image.width and image.height else ""
+
+
+def cost(image: GeneratedImage) -> str:
+    """What an image cost, to a hundredth of a cent; "" if that is not known."""
+    return "" if image.cost is None else dollars(image.cost, image.cost_basis)
 
 
 def seconds(ms: int | None) -> str:
@@ -237,8 +404,19 @@ def local(moment: datetime) -> datetime:
     return timezone.localtime(moment) if timezone.is_aware(moment) else moment
 
 
-def _two_lines(first: object, second: str) -> str:
-    return format_html('{}<span class="images-second-line">{}</span>', first, Truncator(second).chars(LISTED_TEXT))
+def moment_with_zone(moment: datetime) -> str:
+    """A moment, and the time zone in which it is told."""
+    here = local(moment)
+    zone = timezone.get_current_timezone_name() if timezone.is_aware(moment) else ""
+    told = date_format(here, "DATETIME_FORMAT")
+    return f"{told} ({zone})" if zone else told
+
+
+def _lines(first: object, *others: str) -> str:
+    """One line, and quieter ones under it."""
+    quiet = [(Truncator(line).chars(LISTED_TEXT),) for line in others if line]
+    lines = format_html_join("", '<span class="images-second-line">{}</span>', quiet)
+    return format_html("{}{}", first, lines)
 
 
 def reason(image: GeneratedImage) -> str:
@@ -253,18 +431,3 @@ def reason(image: GeneratedImage) -> str:
     words = REASONS.get(image.error_code)
     code = f"{words} ({image.error_code})" if words else image.error_code
     return f"{code}: {image.error_message}" if image.error_message else code
-
-
-def tried(image: GeneratedImage) -> str:
-    """Every call to a provider in one line: `gemini provider_timeout 31.0 s · openai provider_error 0.4 s`."""
-    return " · ".join(_call(attempt) for attempt in image.attempts if isinstance(attempt, dict))
-
-
-def _call(attempt: dict[str, object]) -> str:
-    words = [str(attempt.get("provider", "")), str(attempt.get("code", ""))]
-    if is_of_scene(attempt):
-        words.insert(1, f"({gettext('scene')})")
-    ms = attempt.get("ms")
-    if isinstance(ms, int):
-        words.append(seconds(ms))
-    return " ".join(words)

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import calendar
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth import get_user_model
+from django.db import connections, router
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.formats import date_format
-from django.utils.text import capfirst
+from django.utils.text import capfirst, smart_split, unescape_string_literal
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, variant_choices
-from .columns import REASONS, local
+from .columns import REASONS, Listed, local
 from .gallery import Tile, tiles
 
 #: The most years to choose from, the latest ones.
 MAX_YEARS = 30
 #: Columns that the list does not show and that may be long: a description has up to 100,000 characters.
 NOT_LISTED = ("description", "context", "scene", "prompt", "negative_prompt", "usage")
+#: Characters and words of a search that are looked at: each word becomes a condition, and databases limit those.
+MAX_SEARCH, MAX_WORDS = 200, 10
+#: The most users whose images a word of a search finds.
+MAX_OWNERS = 500
+#: Django's prefixes of search fields, and how a comparison is written as a regular expression.
+_PREFIXES = {"^": "istartswith", "=": "iexact", "@": "search"}
+_PATTERNS = {"icontains": "{}", "istartswith": "^{}", "iexact": "^{}$"}
 #: The folder that every image's file name, and so its address, starts with.
 FOLDER = "draft-images/"
 #: The most providers, or models of one, to choose from.
@@ -105,7 +117,14 @@ class ImageChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         self.queryset = self.queryset.defer(*NOT_LISTED)
-        super().get_results(request)
+        try:
+            super().get_results(request)
+        except IncorrectLookupParameters:  # the last page is empty after a deletion: the one before it is shown
+            self.page_num = self.model_admin.get_paginator(request, self.queryset, self.list_per_page).num_pages
+            super().get_results(request)
+        if _shows_rows(request):
+            for image in self.result_list:
+                vars(image)["listed"] = Listed(filters=self.preserved_filters, is_popup=self.is_popup)
 
     @cached_property
     def dates(self) -> dict[str, Any]:
@@ -115,7 +134,59 @@ class ImageChangeList(ChangeList):
     @cached_property
     def tiles(self) -> list[Tile]:
         """The page's images for the gallery."""
-        return tiles(self.result_list)
+        return tiles(self.model_admin, self.result_list)
+
+
+def _shows_rows(request: HttpRequest) -> bool:
+    match = request.resolver_match
+    return match is not None and str(match.url_name).endswith(("_changelist", "_gallery"))
+
+
+# --- searching ----------------------------------------------------------------------------------------------
+
+
+def word_matches(term: str, lookups: Sequence[str], *, using: str) -> Q:
+    """The condition that every word of a search occurs, whatever its case, in one of these fields or in the owner.
+
+    Args:
+        term: What was typed. Words in quotes belong together.
+        lookups: As `ModelAdmin.search_fields`.
+        using: The database that is searched.
+    """
+    condition = Q()
+    words = dict.fromkeys(unescape_string_literal(w) if w[0] == w[-1] in "'\"" else w for w in smart_split(term))
+    for word in list(words)[:MAX_WORDS]:
+        found = Q(owner__in=_owners(word))
+        for name in lookups:
+            found |= _contains(name, word, using)
+        condition &= found
+    return condition
+
+
+def _contains(name: str, word: str, using: str) -> Q:
+    """A field contains a word.
+
+    SQLite compares only the letters of ASCII whatever their case. Its regular expressions are Python's, which know
+    every alphabet; they cost a call for each row, so other words do without.
+    """
+    prefix, name = (name[0], name[1:]) if name[0] in _PREFIXES else ("", name)
+    field, separator, lookup = name.rpartition("__")
+    if not separator or lookup not in _PATTERNS:
+        field, lookup = name, _PREFIXES.get(prefix, "icontains")
+    if word.isascii() or connections[using].vendor != "sqlite" or lookup not in _PATTERNS:
+        return Q(**{f"{field}__{lookup}": word})
+    return Q(**{f"{field}__iregex": _PATTERNS[lookup].format(re.escape(word))})
+
+
+def _owners(word: str) -> list[Any]:
+    """The keys of the users whose name contains a word. Users may be in another database than images."""
+    users = get_user_model()
+    names = {field.name for field in users._meta.get_fields()}
+    wanted = {users.USERNAME_FIELD, users.get_email_field_name(), "first_name", "last_name"} & names
+    database = router.db_for_read(users)
+    condition = reduce(or_, (_contains(name, word, database) for name in sorted(wanted)))
+    found = users._base_manager.using(database).filter(condition)
+    return list(found.order_by("pk").values_list("pk", flat=True)[:MAX_OWNERS])
 
 
 def names_that_occur(images: QuerySet[GeneratedImage], column: str) -> list[str]:

@@ -25,7 +25,7 @@ from django.views.decorators.http import require_safe
 
 from ..conf import conf
 from ..models import GeneratedImage
-from .columns import reason, status_label
+from .columns import State, admin_url, file_links, listed_of, state_of
 
 if TYPE_CHECKING:
     AdminBase = admin.ModelAdmin[GeneratedImage]
@@ -73,18 +73,20 @@ class Tile:
     """An image of the gallery."""
 
     image: GeneratedImage
-    status: str
-    reason: str
+    state: State
+    address: str
+    file: dict[str, str]
     item_query: str
 
 
-def tiles(images: Iterable[GeneratedImage]) -> list[Tile]:
+def tiles(model_admin: AdminBase, images: Iterable[GeneratedImage]) -> list[Tile]:
     """A page's images for the gallery."""
     return [
         Tile(
             image=image,
-            status=status_label(image),
-            reason=reason(image),
+            state=state_of(image),
+            address=admin_url(model_admin, "change", image.pk, filters=listed_of(image).filters),
+            file=file_links(image),
             item_query=urlencode({"content_item_id": image.content_item_id}),
         )
         for image in images

@@ -1,21 +1,18 @@
-"""Generating images again: a new picture from the same input, after a confirmation, since it costs money."""
+"""Making images again: new pictures from the same input, in the background, after a confirmation with the cost."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
-from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
-from django.db import connections
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
@@ -24,105 +21,180 @@ from django.views.decorators.http import require_http_methods
 
 from ..conf import conf
 from ..exceptions import ImagesError
-from ..models import GeneratedImage
-from ..services import generate_image
-from ..services.database import release_connections
-from ..services.request import arguments_of
+from ..models import STALE_AFTER, GeneratedImage, Status
+from ..services.background import start_generations
+from ..services.request import GenerationRequest, arguments_of
 from ..services.scenes import scenes_are_on
 from .columns import admin_url
+from .gallery import tiles
+from .image_page import ImagePage
+from .making import Making, estimated_cost
 
-if TYPE_CHECKING:
-    AdminBase = admin.ModelAdmin[GeneratedImage]
-else:
-    AdminBase = object
+#: The most images that one confirmation starts. The rest of a filter can be started after them.
+MAX_AT_ONCE = 500
+#: The most images that an address names; more are named by the list's filters.
+MAX_NAMED = 100
+#: The most pictures that the page shows.
+MAX_SHOWN = 24
 
-#: The most images that are generated again at once. They are generated in parallel, which takes no longer than one.
-MAX_AT_ONCE = 5
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is to be made again.
+
+    Attributes:
+        images: The images that will be made again.
+        more: How many others are left for the next time.
+        pending: How many are left out because they are still being made.
+        superseded: How many failed ones are left out because their input was requested again later.
+        warned: Those of `images` whose input was requested again later.
+    """
+
+    images: list[GeneratedImage] = field(default_factory=list)
+    more: int = 0
+    pending: int = 0
+    superseded: int = 0
+    warned: int = 0
 
 
-class GenerateAgain(AdminBase):
-    """The action, the page that asks for confirmation, and what it does; a part of the admin class."""
+class GenerateAgain(ImagePage, Making):
+    """The actions, the page that asks for confirmation, and what it does; a part of the admin class."""
 
     def has_generate_permission(self, request: HttpRequest) -> bool:
-        """Whether this user may spend money here: the permission to add images. The action refers to it by name."""
-        codename = get_permission_codename("add", self.opts)
-        return self.has_view_permission(request) and request.user.has_perm(f"{self.opts.app_label}.{codename}")
+        """Whether this user may spend money here. The action refers to it by name."""
+        return self.has_add_permission(request)
 
     @admin.action(permissions=["generate"], description=_("Make selected images again …"))
-    def generate_again(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> HttpResponse | None:
-        """Redirect to the confirmation."""
-        chosen = [str(pk) for pk in queryset.values_list("pk", flat=True)[: MAX_AT_ONCE + 1]]
-        if len(chosen) > MAX_AT_ONCE:
-            sentence = ngettext(
-                "At most %(count)d image can be made again at once. Choose fewer.",
-                "At most %(count)d images can be made again at once. Choose fewer.",
-                MAX_AT_ONCE,
-            )
-            self.message_user(request, sentence % {"count": MAX_AT_ONCE}, messages.ERROR)
-            return None
-        return HttpResponseRedirect(self.again_address(chosen))
+    def generate_again(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> HttpResponse:
+        """Redirect to the confirmation, for the images that were chosen or for all that the filters find."""
+        filters = self.get_preserved_filters(request)
+        address = admin_url(self, "again", filters=filters)
+        chosen = list(queryset.order_by("-created_at").values_list("pk", flat=True)[: MAX_NAMED + 1])
+        if request.POST.get("select_across") == "1" or len(chosen) > MAX_NAMED:
+            query = {"all": "1"}
+        else:
+            query = {"ids": ",".join(str(pk) for pk in chosen)}
+        return HttpResponseRedirect(f"{address}{'&' if '?' in address else '?'}{urlencode(query)}")
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def generate_again_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask, and after a POST generate the images. It blocks until they are there, up to the deadline.
+        """Ask, and after a POST start the generations and return at once.
 
         Raises:
             PermissionDenied: This user may not generate images.
-            django.http.Http404: There are no such images, or too many.
+            django.http.Http404: There are no such images.
         """
         if not self.has_generate_permission(request):
             raise PermissionDenied
-        images = self._asked_for(request)
         token = _token(request)
         if request.method == "POST" and token:
-            return self._generate(request, images, token)
+            return self._start(request, token)
+        choice = self._chosen(request)
+        filters = self.get_preserved_filters(request)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": gettext("Make again"),
-            "images": images,
+            "choice": choice,
+            "shown": tiles(self, choice.images[:MAX_SHOWN]),
+            "unshown": max(0, len(choice.images) - MAX_SHOWN),
             "token": uuid.uuid4().hex,
-            "deadline": round(conf.deadline),
+            "keys": ",".join(image.pk.hex for image in choice.images),
             "providers": ", ".join(conf.providers),
-            "has_scenes": scenes_are_on() and any(image.scene for image in images),
+            "estimated_cost": estimated_cost(len(choice.images)) if choice.images else "",
+            "has_scenes": scenes_are_on() and any(image.scene for image in choice.images),
+            "back": admin_url(self, "changelist", filters=filters),
+            "media": self.media,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/images/generate_again.html", context)
 
-    def again_address(self, ids: Sequence[Any]) -> str:
-        """The address of the page that asks whether to generate these images again."""
-        return f"{admin_url(self, 'again')}?{urlencode({'ids': ','.join(str(pk) for pk in ids)})}"
+    # --- what is to be made again -----------------------------------------------------------------------------
 
-    def _asked_for(self, request: HttpRequest) -> list[GeneratedImage]:
-        try:
-            ids = {uuid.UUID(text) for text in request.GET.get("ids", "").split(",")}
-        except ValueError:
-            raise Http404 from None
-        images = list(self.get_queryset(request).filter(pk__in=ids)) if len(ids) <= MAX_AT_ONCE else []
+    def _chosen(self, request: HttpRequest) -> Choice:
+        """What the address names: some images, or (`all`) those that the filters of the list find."""
+        if request.GET.get("all") == "1":
+            return _of_filter(self.came_from(request))
+        found = _newest_first(self.get_queryset(request).filter(pk__in=_ids(request.GET.get("ids", ""))[:MAX_NAMED]))
+        named = list(found)
+        if not named:
+            raise Http404
+        images = [image for image in named if _may_be_made(image)]
+        return Choice(
+            images=images,
+            pending=len(named) - len(images),
+            warned=found.filter(_requested_again_later(), pk__in=[image.pk for image in images]).count(),
+        )
+
+    def _start(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Start what the page has shown, whatever the filters find by now."""
+        found = _newest_first(self.get_queryset(request).filter(pk__in=_keys(request)))
+        images = [image for image in found if _may_be_made(image)]
         if not images:
             raise Http404
-        return images
-
-    def _generate(self, request: HttpRequest, images: Sequence[GeneratedImage], token: str) -> HttpResponse:
         scope, same_scene = f"admin:{request.user.pk}", request.POST.get("scene") == "same"
-        release_connections()
-        with ThreadPoolExecutor(len(images)) as pool:
-            outcomes = list(pool.map(partial(_outcome, token=token, scope=scope, same_scene=same_scene), images))
-        made = [outcome for outcome in outcomes if isinstance(outcome, GeneratedImage)]
-        for image, outcome in zip(images, outcomes, strict=True):
-            self._report(request, image, outcome)
-        if len(images) == 1 and made:
-            return HttpResponseRedirect(admin_url(self, "change", made[0].pk))
-        return HttpResponseRedirect(admin_url(self, "changelist"))
+        try:
+            requests = [_request_like(image, token, scope, same_scene=same_scene) for image in images]
+            rows = start_generations(requests=requests)
+        except ImagesError as err:
+            self.message_user(request, f"{err.message} ({err.code})", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        for row in rows:
+            if not row.replayed:
+                self.log_addition(request, row, [{"added": {}}])
+        return self._started(request, rows)
 
-    def _report(self, request: HttpRequest, image: GeneratedImage, outcome: GeneratedImage | ImagesError) -> None:
-        if isinstance(outcome, ImagesError):
-            self.message_user(request, f"{image.title}: {outcome.message} ({outcome.code})", messages.ERROR)
-            return
-        if not outcome.replayed:
-            self.log_addition(request, outcome, [{"added": {}}])
-        link = format_html('<a href="{}">{}</a>', admin_url(self, "change", outcome.pk), outcome.title)
-        self.message_user(request, format_html(gettext("Made again: {}"), link), messages.SUCCESS)
+    def _started(self, request: HttpRequest, rows: Sequence[GeneratedImage]) -> HttpResponse:
+        """Go to the new image's page, or back to where the reader came from."""
+        filters = self.get_preserved_filters(request)
+        if len(rows) == 1:
+            sentence = gettext("“%(title)s” is being made again.") % {"title": rows[0]}
+            self.message_user(request, sentence, messages.SUCCESS)
+            return HttpResponseRedirect(admin_url(self, "change", rows[0].pk, filters=filters))
+        told = ngettext(
+            "%(number)d image is being made again.", "%(number)d images are being made again.", len(rows)
+        ) % {"number": len(rows)}
+        pending = f"{admin_url(self, 'changelist')}?{urlencode({'status': Status.PENDING})}"
+        link = format_html('{} <a href="{}">{}</a>', told, pending, gettext("See how far they are"))
+        self.message_user(request, link, messages.SUCCESS)
+        return HttpResponseRedirect(admin_url(self, "changelist", filters=filters))
+
+
+def _newest_first(images: QuerySet[GeneratedImage]) -> QuerySet[GeneratedImage]:
+    return images.order_by("-created_at", "-id")
+
+
+def _may_be_made(image: GeneratedImage) -> bool:
+    return image.current_status in {Status.READY, Status.FAILED}
+
+
+def _of_filter(images: QuerySet[GeneratedImage]) -> Choice:
+    """Of a whole filter, what is still being made is left out, and so is a failure that was followed by a new try."""
+    stale = Q(status=Status.PENDING, deadline_at__lt=timezone.now() - STALE_AFTER)
+    failed = Q(status=Status.FAILED) | stale
+    wanted = images.filter(Q(status=Status.READY) | failed).exclude(failed & _requested_again_later())
+    return Choice(
+        images=list(_newest_first(wanted)[:MAX_AT_ONCE]),
+        more=max(0, wanted.count() - MAX_AT_ONCE),
+        pending=images.filter(status=Status.PENDING).exclude(stale).count(),
+        superseded=images.filter(failed).filter(_requested_again_later()).count(),
+    )
+
+
+def _requested_again_later() -> Q:
+    """Images whose input was requested again later: another try would be paid for a second time."""
+    same = {name: OuterRef(name) for name in ("content_item_id", "variant", "title")}
+    later = GeneratedImage.objects.filter(**same, created_at__gt=OuterRef("created_at"))
+    return Q(Exists(later.order_by().exclude(status=Status.DELETING)))
+
+
+def _request_like(image: GeneratedImage, token: str, scope: str, *, same_scene: bool) -> GenerationRequest:
+    """The same input again, for the owner of the old image."""
+    return GenerationRequest(
+        **arguments_of(image, same_scene=same_scene),
+        idempotency_key=f"{token}:{image.pk}",
+        idempotency_scope=scope,
+    )
 
 
 def _token(request: HttpRequest) -> str:
@@ -133,15 +205,18 @@ def _token(request: HttpRequest) -> str:
         return ""
 
 
-def _outcome(image: GeneratedImage, *, token: str, scope: str, same_scene: bool) -> GeneratedImage | ImagesError:
-    """Generate one image, in a thread of the pool. It belongs to the owner of the old one."""
+def _keys(request: HttpRequest) -> list[uuid.UUID]:
+    """The images that the page has shown."""
+    return _ids(request.POST.get("images") or request.GET.get("ids", ""))[:MAX_AT_ONCE]
+
+
+def _ids(text: str) -> list[uuid.UUID]:
+    """The ids in a text with commas.
+
+    Raises:
+        django.http.Http404: One of them is no id.
+    """
     try:
-        return generate_image(
-            **arguments_of(image, same_scene=same_scene),
-            idempotency_key=f"{token}:{image.pk}",
-            idempotency_scope=scope,
-        )
-    except ImagesError as err:
-        return err
-    finally:
-        connections.close_all()
+        return [uuid.UUID(part) for part in text.split(",")]
+    except ValueError:
+        raise Http404 from None

@@ -1,28 +1,38 @@
-"""The list of images and the page of one: read-only, apart from deleting and generating again."""
+"""The admin of images: made, shown, made again and deleted there, but never changed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from django.contrib import admin, messages
-from django.contrib.admin.actions import delete_selected as delete_after_confirmation
+from django.contrib import admin
+from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.db import router
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
-from ..api.views import non_atomic
 from ..models import GeneratedImage
 from .columns import ImageColumns, admin_url, url_name
+from .deleting import Deleting
 from .describing import Describing
-from .finding import ImageChangeList, NameFilter, ReasonFilter, StatusFilter, VariantFilter, exact_matches
+from .finding import (
+    MAX_SEARCH,
+    ImageChangeList,
+    NameFilter,
+    ReasonFilter,
+    StatusFilter,
+    VariantFilter,
+    exact_matches,
+    word_matches,
+)
 from .gallery import Gallery
 from .generate_again import GenerateAgain
+from .progress import Progress
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -30,29 +40,14 @@ if TYPE_CHECKING:
 else:
     ImageAdminBase = admin.ModelAdmin
 
-#: The most images that one bulk action deletes. Django refuses forms with more than 1,000 fields, and the files are
-#: removed one by one within the request.
-MAX_DELETED_AT_ONCE = 500
-#: Characters of a search that are looked at: each word becomes a condition, and databases limit those.
-MAX_SEARCH = 200
-
 
 @admin.register(GeneratedImage)
-class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgain, ImageAdminBase):
+class GeneratedImageAdmin(
+    ImageColumns, Describing, Gallery, Usage, GenerateAgain, Deleting, Progress, ImageAdminBase
+):
     """Shows what was requested, what came of it, what it took, and why it failed."""
 
-    list_display = (
-        "preview",
-        "content_item",
-        "status_and_reason",
-        "provider_and_model",
-        "created_by",
-        "shape",
-        "size",
-        "duration",
-        "listed_cost",
-    )
-    list_display_links = ("preview",)
+    list_display = ("preview", "content_item", "status_and_reason", "provider_and_model", "created_by")
     list_filter = (
         StatusFilter, "created_at", VariantFilter, ("provider", NameFilter), ("model", NameFilter), ReasonFilter,
     )  # fmt: skip
@@ -60,15 +55,20 @@ class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgai
     list_max_show_all = 200
     show_full_result_count = False
     date_hierarchy = "created_at"
-    search_fields = ("title", "content_item_id__istartswith")
-    search_help_text = _("A content item, an image's id or address, or words of the title.")
+    search_fields = ("title", "prompt", "content_item_id__istartswith")
+    search_help_text = _("A content item, an image's id or address, or words of the title, the prompt or the owner.")
     actions = ("generate_again", "delete_selected")
     readonly_fields = (
         "picture",
         "described",
-        "address",
-        "shape",
         "status_now",
+        "what_to_do",
+        "address",
+        "used_in",
+        "made_by",
+        "requested",
+        "shape",
+        "versions",
         "error",
         "duration",
         "exact_cost",
@@ -80,29 +80,31 @@ class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgai
     )
     view_on_site = False  # the page itself shows the picture and its address
     fieldsets = (
+        (None, {"classes": ("images-large",), "fields": ("picture",)}),
         (
             None,
             {
                 "fields": (
-                    "picture",
-                    "described",
-                    "address",
-                    "content_item_id",
-                    "title",
-                    "shape",
-                    "status_now",
-                    "error",
+                    "status_now", "what_to_do", "address", "used_in", "requested", "made_by", "exact_cost",
+                    "described", "description",
                 )
             },
         ),
+        (_("Other versions of this content item"), {"classes": ("images-large",), "fields": ("versions",)}),
         (
-            _("Provider"),
-            {"fields": ("provider", "model", "duration", "exact_cost", "attempts_table", "reported_usage")},
+            _("Technical details"),
+            {
+                "classes": ("collapse",),
+                "fields": (
+                    "id", "content_item_id", "title", "shape", "error", "attempts_table", "reported_usage",
+                    "provider", "model", "duration", "prompt", "negative_prompt", "style", "seed",
+                    "scene", "scene_model", "context",
+                    "file_name", "mime_type", "size", "sha256", "origin", "content_credentials",
+                    "created_at", "started_at", "finished_at",
+                ),
+            },
         ),
-        (_("Prompt"), {"fields": ("prompt", "negative_prompt", "style", "seed", "scene", "scene_model")}),
-        (_("File"), {"fields": ("file_name", "mime_type", "size", "sha256", "origin", "content_credentials")}),
-        (_("Request"), {"fields": ("id", "owner", "created_at", "finished_at", "description", "context")}),
-    )
+    )  # fmt: skip
 
     # Named, since Django looks for them under the app's label, which a host may change.
     change_list_template = "admin/images/generatedimage/change_list.html"
@@ -113,10 +115,6 @@ class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgai
         js = ("images/admin.js",)
 
     # --- permissions ----------------------------------------------------------------------------------------
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never: images come from the API, the command or `generate_image`."""
-        return False
 
     def has_change_permission(self, request: HttpRequest, obj: GeneratedImage | None = None) -> bool:
         """Never, since the row records what was paid for. This makes every field read-only."""
@@ -142,57 +140,55 @@ class GeneratedImageAdmin(ImageColumns, Describing, Gallery, Usage, GenerateAgai
         self, request: HttpRequest, queryset: QuerySet[GeneratedImage], search_term: str
     ) -> tuple[QuerySet[GeneratedImage], bool]:
         """Look for a whole content item, id or address first, which indexes answer, and then for words."""
-        search_term = search_term[:MAX_SEARCH]
-        if search_term:
-            exact = queryset.filter(exact_matches(search_term))
-            if exact.exists():
-                return exact, False
-        return super().get_search_results(request, queryset, search_term)
+        search_term = search_term[:MAX_SEARCH].replace("\x00", "").strip()
+        if not search_term:
+            return queryset, False
+        exact = queryset.filter(exact_matches(search_term))
+        if exact.exists():
+            return exact, False
+        words = word_matches(search_term, self.get_search_fields(request), using=queryset.db)
+        return queryset.filter(words), False
 
-    # --- deleting -------------------------------------------------------------------------------------------
+    # --- the way back ---------------------------------------------------------------------------------------
 
-    @admin.action(permissions=["delete"], description=_("Delete selected images with their files"))
-    def delete_selected(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> HttpResponseBase | None:
-        """Delete after a confirmation; the files are removed when the transaction commits."""
-        if queryset.count() > MAX_DELETED_AT_ONCE:
-            sentence = ngettext(
-                "At most %(count)d image can be deleted at once. Choose fewer.",
-                "At most %(count)d images can be deleted at once. Choose fewer.",
-                MAX_DELETED_AT_ONCE,
-            )
-            self.message_user(request, sentence % {"count": MAX_DELETED_AT_ONCE}, messages.ERROR)
-            return None
-        return delete_after_confirmation(self, request, queryset)
+    def get_preserved_filters(self, request: HttpRequest) -> str:
+        """The filters of the list or of the gallery, for pages that lead back there."""
+        match = request.resolver_match
+        if match is None or match.url_name != url_name(self, "gallery"):
+            return super().get_preserved_filters(request)
+        filters = request.GET.copy()
+        filters["view"] = "gallery"  # so `changelist_view` knows where to go
+        return urlencode({"_changelist_filters": filters.urlencode()})
 
-    # --- the page of one image ------------------------------------------------------------------------------
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list; for pages that lead back to the gallery, the gallery."""
+        if request.GET.get("view") == "gallery":
+            query = request.GET.copy()
+            del query["view"]
+            return HttpResponseRedirect(f"{admin_url(self, 'gallery')}?{query.urlencode()}")
+        title = {} if IS_POPUP_VAR in request.GET else {"title": capfirst(self.opts.verbose_name_plural)}
+        may_make = self.has_add_permission(request)
+        links = {"add_address": self._add_address(request) if may_make else ""}
+        return super().changelist_view(request, {**title, **links, **(extra_context or {})})
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: GeneratedImage | None = None,
-    ) -> HttpResponse:
-        """The page, with links to the images of its content item and to generating it again."""
-        if obj is not None:
-            everything = urlencode({"content_item_id": obj.content_item_id})
-            context["item_address"] = f"{admin_url(self, 'changelist')}?{everything}"
-            context["again_address"] = self.again_address([obj.pk]) if self.has_generate_permission(request) else ""
-        return super().render_change_form(request, context, add, change, form_url, obj)
+    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
+        """None, since the cells have links of their own; in a popup the picture chooses the image."""
+        return super().get_list_display_links(request, list_display) if IS_POPUP_VAR in request.GET else None
+
+    def _add_address(self, request: HttpRequest) -> str:
+        return admin_url(self, "add", filters=self.get_preserved_filters(request))
 
     # --- addresses ------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """The admin's own addresses, and those of the previews, the gallery, the usage and generating again."""
+        """The admin's own addresses, and those of the previews, the gallery, the usage, making again and progress."""
         wrap = self.admin_site.admin_view
         return [
+            path("progress/", wrap(self.progress_view), name=url_name(self, "progress")),
             path("<uuid:image_id>/preview/", wrap(self.preview_view, cacheable=True), name=url_name(self, "preview")),
             path("<uuid:image_id>/describe/", wrap(self.describe_view), name=url_name(self, "describe")),
             path("gallery/", wrap(self.gallery_view), name=url_name(self, "gallery")),
             path("ledger/", wrap(self.usage_view), name=url_name(self, "ledger")),
-            # A provider works for up to a minute and a half: no transaction may be open meanwhile.
-            path("again/", non_atomic(wrap(self.generate_again_view)), name=url_name(self, "again")),
+            path("again/", wrap(self.generate_again_view), name=url_name(self, "again")),
             *super().get_urls(),
         ]

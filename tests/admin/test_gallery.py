@@ -152,10 +152,11 @@ def test_the_gallery_keeps_search_filters_and_actions(
         generate_image(content_item_id="item", title="<b>Another</b>")
     page = admin_client.get(GALLERY, {"content_item_id": "item"})
     assert [tile.image.title for tile in page.context["cl"].tiles] == ["<b>Another</b>", "A title"]
-    assert "no answer in time (provider_timeout)" in page.text
+    assert "no answer in time" in page.text
     assert "<b>Another" not in page.text
     assert page.text.count("/preview/") == 1
     assert admin_client.get(GALLERY, {"content_item_id": "other"}).context["cl"].tiles == []
     chosen = {"action": "delete_selected", "_selected_action": [str(image.pk)], "post": "yes"}
-    assert admin_client.post(GALLERY, chosen).status_code == 302
+    filtered = f"{GALLERY}?content_item_id=item"
+    assert admin_client.post(filtered, chosen)["Location"] == filtered
     assert not GeneratedImage.objects.filter(pk=image.pk).exists()
