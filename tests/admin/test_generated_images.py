@@ -84,7 +84,7 @@ def test_the_list_shows_provider_model_size_and_duration(admin_client: Client, u
 
 
 def test_the_list_says_shortly_why_there_is_no_picture(admin_client: Client) -> None:
-    attempts = [{"provider": "gemini", "code": "provider_timeout", "ms": 31_000}, "not one of ours"]
+    attempts = [*[{"provider": "gemini", "code": "provider_timeout", "ms": 31_000}] * 2, "not one of ours"]
     make_image(error_code="provider_timeout", error_message="Too slow.", attempts=attempts, provider="gemini")
     make_image(error_code="of_a_strangers_provider")
     gone = make_image(file=png())
