@@ -32,6 +32,8 @@ class ImagesBrowsableRenderer(BrowsableAPIRenderer):
         context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
         if isinstance(data, Mapping) and data.get("title"):
             context["name"] = data["title"]
+        # The list has two addresses, with and without the slash.
+        context["breadcrumblist"] = list(dict(context["breadcrumblist"]).items())
         return {**context, "generate_form": context["post_form"], "post_form": None}
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> Any:
