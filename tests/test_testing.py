@@ -55,6 +55,16 @@ def test_an_image_is_made_recorded_and_served(image_outbox: Outbox, settings: Se
     assert answer.getvalue() == image.file.read()
 
 
+@pytest.mark.parametrize(("on", "scene"), [("openai", "A scene of A quiet harbour"), ("", "")])
+def test_scenes_need_no_text_model_and_are_there_only_if_the_settings_have_them(
+    settings: Settings, on: str, scene: str
+) -> None:
+    settings.IMAGES = {**settings.IMAGES, "SCENE_PROVIDER": on, "OPENAI_API_KEY": "sk-real"}
+    with fake_images() as outbox:
+        image = generate()
+    assert (image.scene, outbox[0].scene, bool(image.alt_text)) == (scene, scene, bool(scene))
+
+
 def test_the_api_and_the_command_use_it_too(image_outbox: Outbox, api: APIClient) -> None:
     body = {"contentItemId": "42", "title": "By the API"}
     assert api.post("/api/images/generate", body, format="json").status_code == 200

@@ -42,6 +42,20 @@ def test_one_question_that_costs_nothing_is_sent_with_the_key(
     assert sent_keys & {f"Bearer {OPENAI_KEY}", GEMINI_KEY}
 
 
+def test_the_text_model_of_scenes_is_asked_about_as_well(
+    configure: Configure, provider_server: ProviderServer
+) -> None:
+    configure(PROVIDER="placeholder", SCENE_PROVIDER="openai")
+    provider_server.models = {"gpt-6-luna": {"shutdown_date": "2026-12-01"}}
+    [scenes] = [finding for finding in findings("Providers", today=TODAY) if "scenes" in finding.sentence]
+    assert (scenes.level, "2026-12-01" in scenes.sentence) == ("attention", True)
+    assert "IMAGE_SCENE_MODEL" in scenes.next_step
+    configure(PROVIDER="placeholder", SCENE_PROVIDER="openai", SCENE_MODEL="gpt-gone")
+    provider_server.models = {"gpt-gone": {"gone": True}}
+    [scenes] = [finding for finding in findings("Providers", today=TODAY) if "scenes" in finding.sentence]
+    assert (scenes.level, "IMAGE_SCENE_MODEL" in scenes.next_step) == ("broken", True)
+
+
 @pytest.mark.parametrize(("provider", "setting"), [("openai", "OPENAI_BASE_URL"), ("gemini", "GEMINI_API_BASE_URL")])
 @pytest.mark.parametrize(
     ("url", "words"),
