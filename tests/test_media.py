@@ -17,7 +17,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from images.models import image_storage
-from tests.fakes.storages import BROKEN, IN_MEMORY, ONE_WAY, use_storage
+from tests.fakes.storages import BROKEN, COUNTING, IN_MEMORY, ONE_WAY, CountingStorage, use_storage
 
 DATA = bytes(range(256)) * 1000
 NAME = "item/hero-1763049170351.png"
@@ -269,6 +269,19 @@ def test_a_remote_storages_files_are_served(settings: Settings, client: Client, 
     part = client.get(URL, headers={"range": "bytes=1-70000"})
     expected = (206, DATA[1:70_001]) if backend == IN_MEMORY else (200, DATA)
     assert (part.status_code, part.getvalue()) == expected
+
+
+@pytest.mark.parametrize("name", [NAME, "item/none.png"])
+@pytest.mark.parametrize(("method", "call"), [("get", "open"), ("head", "size")])
+def test_a_remote_storage_is_asked_once(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, name: str, method: str, call: str
+) -> None:
+    use_storage(settings, COUNTING)
+    image_storage().save(f"draft-images/{NAME}", ContentFile(DATA))
+    monkeypatch.setattr(CountingStorage, "calls", calls := [])
+    answer = getattr(client, method)(f"/media/draft-images/{name}", headers={"Range": "bytes=1-9"})
+    assert answer.status_code == (404 if name != NAME else 206 if method == "get" else 200)
+    assert calls == [(call, f"draft-images/{name}")]
 
 
 def test_a_storage_out_of_order_is_a_503_that_tells_nothing(

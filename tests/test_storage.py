@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pytest_django import Settings
 from images import local_files, storage
 from images.exceptions import StorageError
 from images.models import GeneratedImage, image_storage
-from tests.fakes.storages import BROKEN, IN_MEMORY, VendorError, use_storage
+from tests.fakes.storages import BROKEN, COUNTING, IN_MEMORY, CountingStorage, VendorError, use_storage
 
 STEM = "draft-images/item/hero-1763049170351-0123456789ab"
 NAME = f"{STEM}.png"
@@ -414,3 +415,26 @@ def test_a_remote_storages_own_errors_become_storage_errors(
     assert "bucket" not in problem
     with pytest.raises(StorageError):
         storage.check_space(STEM)
+
+
+def test_a_remote_storage_is_not_asked_before_a_file_is_saved_unless_its_name_may_be_taken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_storage(settings, COUNTING)
+    monkeypatch.setattr(CountingStorage, "calls", calls := [])
+    assert storage.save(STEM, "png", DATA) == storage.save(STEM, "png", DATA) == NAME
+    assert calls == []
+    assert storage.save(STEM, "png", b"another", ask_first=True) != NAME
+    assert ("exists", NAME) in calls
+
+
+def test_a_file_that_waits_for_a_remote_storage_takes_no_memory_unless_the_disk_is_full(
+    settings: Settings, tmp_path: Path
+) -> None:
+    use_storage(settings, IN_MEMORY)
+    with storage.spool(DATA) as waiting:
+        assert not isinstance(waiting, BytesIO)
+        assert storage.save(STEM, "png", waiting) == NAME
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "none")
+    with storage.spool(DATA) as waiting:
+        assert isinstance(waiting, BytesIO)

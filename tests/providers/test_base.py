@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from images.providers import ImageProvider, base
-from images.providers.base import counts, decode_base64, read_json
+from images.providers.base import Deadline, counts, decode_base64, read_json
 from tests.providers.conftest import request_for
 
 
@@ -94,3 +94,10 @@ def test_usage_keeps_numbers_and_words_that_can_be_stored() -> None:
     }
     assert counts(reported) == {"total": 7, "cost": 0.042, "kind": "IMAGE", "is_byok": True, "deep": [{"n": 1}]}
     assert counts("free text") is None
+
+
+def test_an_answer_that_has_begun_has_time_of_its_own() -> None:
+    late, early = Deadline.after(-1, reading=50), Deadline.after(60, reading=50)
+    assert 40 < late.for_answer().remaining <= 50
+    assert early.for_answer().at == early.at
+    assert early.share(2).reading == 50

@@ -7,12 +7,14 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from images.exceptions import ProviderFailure, ProviderOverloaded, ProviderTimeout
 from images.providers import http
+from images.providers.base import Deadline
 from images.providers.http import bounded_memory
 from tests.fakes.provider_server import ProviderServer
 from tests.providers.conftest import MakeProvider, both, request_for
@@ -153,6 +155,23 @@ def test_a_place_is_kept_until_the_image_is_stored(
     third = Caller(provider)
     third.join()
     assert third.size == provider_server.image_bytes
+
+
+@pytest.mark.slow
+def test_an_answer_that_has_begun_is_read_after_the_deadline(
+    openai_provider: MakeProvider, provider_server: ProviderServer, semaphore: CountingSemaphore
+) -> None:
+    provider, deadline = openai_provider(), Deadline.after(2, reading=60)
+    assert semaphore.acquire(0)
+    found: list[int] = []
+    request = replace(request_for(), deadline=deadline)
+    thread = threading.Thread(target=lambda: found.append(len(provider.generate(request).data)))
+    thread.start()
+    threading.Event().wait(deadline.remaining)
+    assert thread.is_alive()
+    semaphore.release()
+    thread.join()
+    assert found == [provider_server.image_bytes]
 
 
 def test_asking_again_gives_the_place_back_while_waiting(

@@ -29,11 +29,11 @@ def app() -> Iterator[Celery]:
 
 
 def test_its_time_limits_follow_from_the_deadline(app: Celery, settings: Settings) -> None:
-    settings.IMAGES = {"DEADLINE": 50}
+    settings.IMAGES = {"DEADLINE": 50, "STORAGE_TIMEOUT": 30}
     enqueue("an-id")
     with app.connection_for_read() as connection:
         message = connection.SimpleQueue("celery").get(timeout=5)
-    assert message.headers["timelimit"] == [70, 60]
+    assert message.headers["timelimit"] == [100, 90]
 
 
 @pytest.mark.django_db(transaction=True)
