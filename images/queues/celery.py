@@ -167,8 +167,8 @@ def ask_workers(question: Mapping[str, str], *, count: int, seconds: float) -> I
         except answers.Empty:
             return
         finally:
-            connection.default_channel.queue_delete(reply_to)
             answers.close()
+            connection.default_channel.queue_delete(reply_to)  # Redis keeps it otherwise
 
 
 def _after_failure(sender: Any = None, exception: Any = None, args: Any = (), **_: Any) -> None:

@@ -68,3 +68,10 @@ def test_an_operator_who_wants_it_gets_the_image_and_pays_twice(install: Install
         with installation.worker():
             assert installation.ended(image_id)["status"] == "ready"
     assert installation.paid == 2
+
+
+def test_the_doctors_probe_goes_through_the_queue_and_leaves_nothing(install: Install, queue: str) -> None:
+    installation = install(BROKER, CELERY_QUEUE=queue)
+    with installation.worker():
+        until(lambda: " ready." in installation.log, "the worker")
+        assert "its worker sees the same rows and files" in installation.run_manage("images_doctor").stdout
