@@ -10,7 +10,8 @@ from unittest import mock
 
 import pytest
 from celery import Celery, current_app
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Retry, SoftTimeLimitExceeded
+from django.db import OperationalError
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -34,6 +35,22 @@ def test_its_time_limits_follow_from_the_deadline(app: Celery, settings: Setting
     with app.connection_for_read() as connection:
         message = connection.SimpleQueue("celery").get(timeout=5)
     assert message.headers["timelimit"] == [100, 90]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "retries", "raised"),
+    [(OperationalError(), 10, Retry), (OperationalError(), 1000, OperationalError), ([5.0], 1000, Retry)],
+    ids=["database away", "for too long", "another worker at work"],
+)
+def test_a_task_comes_back_until_its_time_is_over(
+    app: Celery, outcome: Any, retries: int, raised: type[Exception]
+) -> None:
+    generate_task.push_request(id="x", args=["an-id"], kwargs={}, retries=retries, called_directly=False)
+    try:
+        with mock.patch("images.queues.celery.run_generation", side_effect=outcome), pytest.raises(raised):
+            generate_task.run("an-id")
+    finally:
+        generate_task.pop_request()
 
 
 @pytest.mark.django_db(transaction=True)
