@@ -438,7 +438,7 @@ def _queue_or_find(request: GenerationRequest) -> GeneratedImage:
     try:
         return queue_generation(request, release=True)
     except RequestInProgress as err:
-        if err.image is None:
+        if not isinstance(err.image, GeneratedImage):
             raise
         return err.image
 
