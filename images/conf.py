@@ -190,6 +190,34 @@ def _classes(value: Any) -> tuple[str, ...]:
     return paths
 
 
+@dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """How often a provider may be called: at most `count` times in any `period` seconds."""
+
+    count: int
+    period: float
+
+
+_PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: For example `5/min`, `500/day` and `10/30s`.
+_RATE = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})?(s|m|h|d|sec|min|hour|day|second|minute)")
+
+
+def _rate(word: Any) -> RateLimit:
+    found = _RATE.fullmatch(str(word).replace(" ", "").lower())
+    if not found:
+        raise InvalidValue('must name rates such as "5/min", with up to 9999 images.')
+    return RateLimit(count=int(found[1]), period=float(int(found[2] or 1) * _PERIODS[found[3][0]]))
+
+
+def _rate_limits(value: Any) -> Mapping[str, RateLimit]:
+    """Rates by provider, as a dictionary or as a text: `openai=5/min, gemini=10/min`."""
+    if not isinstance(value, Mapping):
+        pairs = [word.partition("=") for word in listed(value)]
+        value = {name.strip(): rate for name, _, rate in pairs}
+    return {str(alias): _rate(rate) for alias, rate in value.items()}
+
+
 def _dictionary(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidValue("must be a dictionary.")
@@ -336,6 +364,11 @@ def _needs_a_queue(conf: Settings, on: bool) -> str:
     return 'needs a queue: set IMAGES["QUEUE"] (CELERY_BROKER_URL).' if on and not conf.queue else ""
 
 
+def _known_providers(conf: Settings, limits: Mapping[str, RateLimit]) -> str:
+    unknown = [alias for alias in limits if alias not in conf.provider_backends]
+    return f"names providers that do not exist: {', '.join(map(repr, unknown))}." if unknown else ""
+
+
 class Settings:
     """Typed access to every setting. Use the module's `conf`.
 
@@ -404,6 +437,14 @@ class Settings:
     )
     idempotency_ttl = Setting(
         "IMAGE_IDEMPOTENCY_TTL", 24 * 3600, number(0), "seconds", "how long an idempotency key is valid"
+    )
+    rate_limits = Setting(
+        "IMAGE_RATE_LIMITS",
+        {},
+        _rate_limits,
+        "`provider=5/min, …`",
+        "how often each provider may be asked, by all processes together",
+        check=_known_providers,
     )
     min_free_bytes = Setting(
         "IMAGE_MIN_FREE_BYTES",

@@ -104,12 +104,14 @@ def _count(image: GeneratedImage, outcome: str) -> None:
 def _under_way() -> Iterator[Any]:
     """Ask the database; nothing if it does not answer."""
     pending = rows().in_status(Status.PENDING)
-    waiting = Q(started_at__isnull=True)
+    unstarted = Q(started_at__isnull=True)
+    refused = unstarted & ~Q(error_code="")
     try:
         found = pending.aggregate(
-            running=Count("pk", filter=~waiting),
-            queued=Count("pk", filter=waiting),
-            oldest=Min("created_at", filter=waiting),
+            running=Count("pk", filter=~unstarted),
+            queued=Count("pk", filter=unstarted & ~refused),
+            waiting=Count("pk", filter=refused),
+            oldest=Min("created_at", filter=unstarted),
         )
     except DatabaseError:
         return
@@ -118,7 +120,7 @@ def _under_way() -> Iterator[Any]:
         if not connection.in_atomic_block:
             connection.close()  # a worker's server gives each request of Prometheus a thread of its own
     under_way = GaugeMetricFamily("images_under_way", "Generations that have not ended.", labels=["state"])
-    for state in ("running", "queued"):
+    for state in ("running", "queued", "waiting"):
         under_way.add_metric([state], found[state])
     yield under_way
     waited = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0

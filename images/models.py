@@ -6,7 +6,7 @@ import secrets
 import uuid
 import warnings
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Self
 
@@ -221,6 +221,8 @@ class GeneratedImage(models.Model):
     """
 
     replayed: bool = False
+    #: Until when a claimed row may wait in the queue again, if no provider can be asked for now.
+    queued_until: datetime | None = None
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(
@@ -295,6 +297,14 @@ class GeneratedImage(models.Model):
     idempotency_key = IdentityField(_("idempotency key"), max_length=255, null=True, blank=True, editable=False)
 
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    # Whether the caller waits for the image: then it is made before those of callers that come back later.
+    caller_waits = models.BooleanField(_("caller waits"), default=False, db_default=False, editable=False)
+    # When no provider could be asked, and nothing can have been billed: when the next attempt is due. Meanwhile
+    # `error_code` and `error_message` say what the image waits for.
+    retry_at = models.DateTimeField(_("next attempt"), null=True, blank=True, editable=False)
+    # The request under whose id the queue delivered the run, if that is another one: a worker that is free begins
+    # with the image whose turn it is.
+    delivery = models.UUIDField(_("delivered as"), null=True, blank=True, editable=False)
     # Empty while the request waits in the queue; afterwards it identifies the run that has claimed the row.
     started_at = models.DateTimeField(_("started"), null=True, blank=True, editable=False)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True, editable=False)
@@ -342,6 +352,11 @@ class GeneratedImage(models.Model):
         return Status.FAILED if self.is_stale else self.status
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the request waits until a provider can be asked again; `error_message` says why."""
+        return self.current_status == Status.PENDING and self.started_at is None and self.error_code != ""
+
+    @property
     def current_error(self) -> tuple[str, str]:
         """Code and sentence of the failure as a reader should see them; two empty strings if there is none."""
         if self.current_status != Status.FAILED:
@@ -366,6 +381,8 @@ class GeneratedImage(models.Model):
         if isinstance(error, ProviderFailure):
             error.request_id, error.usage = attempt.get("request_id", ""), attempt.get("usage")
             error.retry_after = outcome.get("retry_after")
+            if error.retry_after is None and self.retry_at and self.finished_at:  # it failed while it waited
+                error.retry_after = (self.retry_at - self.finished_at).total_seconds()
         error.may_have_billed = self.may_have_billed
         return error
 
@@ -466,3 +483,24 @@ class DeletedImage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.variant} {self.content_item_id} (deleted)"
+
+
+class RateLimitSlot(models.Model):
+    """One of the calls that a provider's limit (`IMAGES["RATE_LIMITS"]`) allows in its period.
+
+    Attributes:
+        used_at: When the latest call that took it began, in milliseconds since 1970.
+    """
+
+    id = models.BigAutoField(primary_key=True)  # whatever a host's DEFAULT_AUTO_FIELD is
+    provider = IdentityField(max_length=64)
+    number = models.PositiveIntegerField()
+    used_at = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["provider", "number"], name="images_rate_limit_slot")]
+        indexes = [models.Index(fields=["provider", "used_at"], name="images_rate_limit_oldest")]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.number}"

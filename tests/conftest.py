@@ -8,6 +8,7 @@ from pytest_django.fixtures import Settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
+from images.services import rate_limits
 from tests.fakes.providers import FakeProvider
 from trygo_backend import health
 
@@ -27,6 +28,12 @@ def media_root(settings: Settings, tmp_path: Path) -> Path:
 def _probes_are_run_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `/health/ready` found for one test says nothing about the next."""
     monkeypatch.setattr(health, "KEEP", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_provider_has_refused() -> None:
+    """What a provider told one test says nothing about the next."""
+    rate_limits.forget()
 
 
 @pytest.fixture

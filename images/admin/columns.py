@@ -264,6 +264,8 @@ class ImageColumns(AdminBase):
         """The status, and for a failed image a short reason and the number of attempts."""
         state = state_of(image)
         took = " · ".join(filter(None, [attempts_made(image), cost(image)])) if state.kind == "failed" else ""
+        if image.is_waiting:
+            took = waiting(image)
         context = {"state": state, "image": image, "attempts": took}
         return render_to_string("admin/images/status.html", context)
 
@@ -307,6 +309,8 @@ class ImageColumns(AdminBase):
     @admin.display(description=_("error"))
     def error(self, image: GeneratedImage) -> str:
         """The reason, the code and the sentence that the caller got."""
+        if image.is_waiting:
+            return f"{waiting(image)} {reason(image)}"
         why = reason(image)
         return format_html('<span class="images-error">{}</span>', why) if why else NOTHING
 
@@ -431,3 +435,11 @@ def reason(image: GeneratedImage) -> str:
     words = REASONS.get(image.error_code)
     code = f"{words} ({image.error_code})" if words else image.error_code
     return f"{code}: {image.error_message}" if image.error_message else code
+
+
+def waiting(image: GeneratedImage) -> str:
+    """When a request that waits for a provider is tried again, and how often it was."""
+    when = date_format(local(image.retry_at), "TIME_FORMAT") if image.retry_at else NOTHING
+    words = gettext("Waits for a provider. Attempts so far: %(count)d. Next attempt: %(time)s.")
+    count = sum(not is_of_scene(attempt) for attempt in image.attempts)
+    return words % {"count": count, "time": when}

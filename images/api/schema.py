@@ -169,6 +169,7 @@ _IMAGE_EXAMPLE = {
     "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
     "contentCredentials": True,
     "error": None,
+    "waiting": None,
     "cost": {"usd": "0.0351", "basis": "estimated"},
 }
 
@@ -339,6 +340,25 @@ if extend_schema is not None:
                 "basis": {"type": "string", "enum": list(CostBasis.values)},
             }
             return {"type": "object", "nullable": True, "properties": properties, "required": ["usd", "basis"]}
+
+    class WaitingFieldExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+        """The `waiting` of an image."""
+
+        target_class = "images.api.serializers.WaitingField"
+
+        def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+            properties = {
+                "code": {"type": "string", "description": "What a provider said last; as in the body of an error."},
+                "message": {"type": "string", "description": "One sentence that says what it waits for."},
+                "attempts": {"type": "integer", "description": "How often providers were asked so far."},
+                "retryAt": {
+                    "type": "string",
+                    "format": "date-time",
+                    "nullable": True,
+                    "description": "When one is asked again.",
+                },
+            }
+            return {"type": "object", "nullable": True, "properties": properties, "required": list(properties)}
 
     class TrustedNetworkScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
         """Callers from trusted networks send no credentials, so there is nothing to fill in."""

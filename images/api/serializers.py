@@ -14,6 +14,7 @@ from rest_framework import serializers
 
 from ..models import MAX_ALT_TEXT, GeneratedImage, Status, Variant, variant_choices
 from ..services.request import MAX_CONTENT_ITEM_ID, MAX_CONTEXT, MAX_DESCRIPTION, MAX_TITLE
+from ..services.scenes import is_of_scene
 from ..variants import is_variant_name
 from .errors import format_time
 
@@ -140,6 +141,25 @@ class ErrorField(serializers.Field[Any, Any, dict[str, Any], GeneratedImage]):
         return _error(value)
 
 
+class WaitingField(serializers.Field[Any, Any, dict[str, Any], GeneratedImage]):
+    """Why a pending image waits for a provider; `None` if it does not."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(source="*", read_only=True, **kwargs)
+
+    def to_representation(self, value: GeneratedImage) -> Any:
+        return _waiting(value)
+
+
+def _waiting(image: GeneratedImage) -> dict[str, Any] | None:
+    if not image.is_waiting:
+        return None
+    retry_at = format_time(image.retry_at) if image.retry_at else None
+    reason = {"code": image.error_code, "message": image.error_message}
+    attempts = sum(not is_of_scene(attempt) for attempt in image.attempts)
+    return {**reason, "attempts": attempts, "retryAt": retry_at}
+
+
 def _error(image: GeneratedImage) -> dict[str, Any] | None:
     failure = image.failure
     if failure is None:
@@ -194,6 +214,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
         help_text="Whether the file holds a C2PA manifest (its signature is not verified); null if nobody has looked."
     )
     error = ErrorField(help_text="Why there is no picture, if the generation failed.")
+    waiting = WaitingField(help_text="Why a pending image waits: no provider can be asked for now.")
     cost = CostField(
         help_text="What it cost, all attempts together; null if that is unknown. Only for staff and the owner."
     )
@@ -218,6 +239,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "digitalSourceType",
             "contentCredentials",
             "error",
+            "waiting",
             "cost",
         ]
         read_only_fields = fields
@@ -245,6 +267,7 @@ class ImageSerializer(serializers.ModelSerializer[GeneratedImage]):
             "digitalSourceType": self.get_digitalSourceType(instance),
             "contentCredentials": self.get_contentCredentials(instance),
             "error": _error(instance),
+            "waiting": _waiting(instance),
             **({"cost": _cost(instance)} if self._may_see_cost(instance) else {}),
         }
 

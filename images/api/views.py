@@ -45,7 +45,7 @@ from ..exceptions import (
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image, set_alt_text
 from ..services.generation import limit_concurrency, queue_generation
-from ..services.queue import finished, wait_for
+from ..services.queue import finished, set_caller_waits, wait_for
 from ..services.request import GenerationRequest
 from ..storage import ROOT, safe_directory
 from ..variants import variant_names
@@ -426,27 +426,33 @@ def generate_in_time(preferences: Preferences, arguments: dict[str, Any]) -> Out
         image = generate_image(**arguments)
         in_time = preferences.wait is not None and time.monotonic() - started <= preferences.wait
         return Outcome(image=image, applied=preferences.applied(in_time=True) if in_time else "")
-    image = _queue_or_find(GenerationRequest(**arguments))
+    image = _queue_or_find(GenerationRequest(**arguments), caller_waits=bool(patience))
     if image.status == Status.PENDING and patience:
         image = _wait(image, patience)
     in_time = image.current_status != Status.PENDING
     return Outcome(image=finished(image) if in_time else image, applied=preferences.applied(in_time=in_time))
 
 
-def _queue_or_find(request: GenerationRequest) -> GeneratedImage:
+def _queue_or_find(request: GenerationRequest, *, caller_waits: bool) -> GeneratedImage:
     """The row of a request; if its idempotency key is being worked on, the row of the first one."""
     try:
-        return queue_generation(request, release=True)
+        return queue_generation(request, release=True, caller_waits=caller_waits)
     except RequestInProgress as err:
         if not isinstance(err.image, GeneratedImage):
             raise
-        return err.image
+        image: GeneratedImage = err.image
+        if caller_waits:
+            set_caller_waits(image, True)
+        return image
 
 
 def _wait(image: GeneratedImage, seconds: float) -> GeneratedImage:
     """Wait, but not longer than a generation takes, and only if this process has room for another generation."""
     try:
         with limit_concurrency():
-            return wait_for(image, min(seconds, conf.deadline))
+            image = wait_for(image, min(seconds, conf.deadline))
     except TooManyGenerations:
-        return image
+        pass
+    if image.status == Status.PENDING:
+        set_caller_waits(image, False)
+    return image

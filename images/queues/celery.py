@@ -78,7 +78,7 @@ def _generate(task: Any, image_id: str, began: bool = False) -> None:
     delivery = task.request.delivery_info or {}
     redelivered = began or bool(delivery.get("redelivered"))
     try:
-        pause = run_generation(image_id, redelivered=redelivered)
+        pause = run_generation(image_id, redelivered=redelivered, deferrable=True)
     except SoftTimeLimitExceeded:
         worker_lost(uuid.UUID(image_id))  # if the run was interrupted before it could record how it ended
         raise

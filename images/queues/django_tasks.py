@@ -30,9 +30,10 @@ def generate_task(context: Any, image_id: str, began: bool = False) -> None:
         image_id: The row.
         began: A worker had begun before.
     """
-    pause = run_generation(image_id, redelivered=began or context.attempt > 1)
+    can_defer = generate_task.get_backend().supports_defer
+    pause = run_generation(image_id, redelivered=began or context.attempt > 1, deferrable=can_defer)
     # Without such a backend the row counts as failed once its deadline has passed.
-    if pause is not None and generate_task.get_backend().supports_defer:
+    if pause is not None and can_defer:
         run_after = timezone.now() + timedelta(seconds=pause)
         generate_task.using(run_after=run_after).enqueue(image_id, began=True)
 

@@ -173,8 +173,12 @@ def _generate(key: uuid.UUID) -> None:
     while not _is_stopping() and time.monotonic() < end:
         try:
             with limit_concurrency():
-                run_generation(key)
-            return
+                pause = run_generation(key, deferrable=True)
+            if pause is None and not waiting().filter(pk=key).exists():
+                return  # if it waits still, another row's turn came first
+            if pause is None:
+                continue
+            _stopping.wait(pause)  # until a provider can be asked again
         except TooManyGenerations:
             _stopping.wait(PAUSE)
         except Exception as err:  # noqa: BLE001  (a provider may be third-party code; the thread goes on)

@@ -28,6 +28,7 @@ from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
 from ..providers import Deadline, ImageProvider, ImageRequest, ProviderImage, get_provider
 from ..providers.base import counts
+from . import rate_limits
 from .test_runs import refuse_in_test_run
 
 logger = logging.getLogger("images.providers")
@@ -76,7 +77,9 @@ class VerifiedImage:
 RequestFor = Callable[[ImageProvider, Deadline], ImageRequest]
 
 
-def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> VerifiedImage:
+def ask_providers(
+    request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]], *, queued: bool = False
+) -> VerifiedImage:
     """Ask the configured providers in turn until one has made an image.
 
     Each gets an equal share of the time that is left, so that one which hangs leaves the next enough.
@@ -85,7 +88,9 @@ def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[di
         request_for: Makes the request for a provider and its deadline.
         deadline: Of all attempts together.
         attempts: Every call is appended here, also if all of them fail. The one whose failure is raised gets an
-            `outcome`, from which `GeneratedImage.failure` makes the same exception again.
+            `outcome`, from which `GeneratedImage.failure` makes the same exception again. A provider that is not
+            asked, since it has just refused another request or its limit is reached, adds none.
+        queued: The generation can be taken up again later, so no time is spent waiting for a provider.
 
     Raises:
         ProviderFailure: The failure that tells the caller most: a refusal of the content at once; otherwise
@@ -93,18 +98,19 @@ def ask_providers(request_for: RequestFor, deadline: Deadline, attempts: list[di
     """
     aliases = conf.providers
     failures: list[ProviderFailure] = []
-    last_attempts: list[dict[str, Any]] = []
+    last_attempts: list[dict[str, Any] | None] = []
     for position, alias in enumerate(aliases):
+        share, before = deadline.share(len(aliases) - position), len(attempts)
         try:
-            return _ask(alias, request_for, deadline.share(len(aliases) - position), attempts)
+            return _ask(alias, request_for, share, attempts, queued=queued)
         except ProviderFailure as err:
             failures.append(err)
-            last_attempts.append(attempts[-1])
+            last_attempts.append(attempts[-1] if len(attempts) > before else None)
             if not _may_ask_next(err, deadline):
                 break
     told = _most_telling(failures)
-    outcome = {"error": name_of(type(told)), "retry_after": told.retry_after}
-    last_attempts[failures.index(told)]["outcome"] = outcome
+    if (attempt := last_attempts[failures.index(told)]) is not None:
+        attempt["outcome"] = {"error": name_of(type(told)), "retry_after": told.retry_after}
     raise told
 
 
@@ -120,17 +126,25 @@ def _most_telling(failures: list[ProviderFailure]) -> ProviderFailure:
     return next((failure for failure in failures if failure.retryable), failures[0])
 
 
-def _ask(alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]]) -> VerifiedImage:
+def _ask(
+    alias: str, request_for: RequestFor, deadline: Deadline, attempts: list[dict[str, Any]], *, queued: bool
+) -> VerifiedImage:
     """Ask one provider, again only if nothing can have been billed and the pause fits into its time."""
     for tries in range(1, MAX_TRIES + 1):
+        # Half of what is left must remain for generating: a try that starts too late is a timeout.
+        patience = 0.0 if queued else deadline.remaining / 2
+        time.sleep(rate_limits.enter(alias, patience=patience, queued=queued))
         try:
-            return _attempt(alias, request_for, deadline, attempts)
+            image = _attempt(alias, request_for, deadline, attempts)
         except ProviderFailure as err:
-            pause = _pause(err, tries)
-            # Half of what is left must remain for generating: a retry that starts too late is a timeout.
+            rate_limits.refused(alias, err)
+            pause = None if queued else _pause(err, tries)
             if pause is None or pause > deadline.remaining / 2:
                 raise
             time.sleep(pause)
+        else:
+            rate_limits.answered(alias)
+            return image
     raise AssertionError("the last try has returned or raised")
 
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import partial, wraps
 from io import BytesIO
 from typing import IO, Any, ParamSpec, TypeVar, cast
@@ -32,6 +33,7 @@ from ..exceptions import (
     ImageNotFound,
     ImagesError,
     InvalidRequest,
+    ProviderFailure,
     StorageError,
     TooManyGenerations,
 )
@@ -42,7 +44,7 @@ from ..providers import Deadline, ImageProvider, ImageRequest
 from ..providers.http import bounded_memory
 from ..signals import image_generated, image_generation_failed
 from ..variants import aspect_ratio_of
-from . import queue
+from . import queue, rate_limits
 from .database import release_connections, rows
 from .deletion import keep_late_cost
 from .failover import VerifiedImage, ask_providers
@@ -186,17 +188,20 @@ def generate_image_later(request: GenerationRequest) -> GeneratedImage:
     return queue_generation(request, release=False)
 
 
-def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False) -> float | None:
+def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False, deferrable: bool = False) -> float | None:
     """Make the image of a queued row, unless another delivery of the same request does.
 
     Args:
         image_id: The row's primary key, as a UUID or as the text that the queue was given.
         redelivered: The queue has delivered this request to a worker before.
+        deferrable: The queue does what a number that is returned asks for. Then a request that the providers refuse
+            for now waits instead of failing, and a delivery stands for any request of the queue: the one whose turn
+            it is comes first.
 
     Returns:
-        `None` if nothing is left to do. Otherwise another worker has started, or the image that was made could not be
-        recorded, and the value is the number of seconds after which to call again with `redelivered`: only then can
-        be told whether that worker was lost.
+        `None` if nothing is left to do. Otherwise the number of seconds after which to call again with
+        `redelivered`: another worker has started, or the image that was made could not be recorded, and only then can
+        be told whether that worker was lost; or, if `deferrable`, no provider can be asked for now.
 
     Raises:
         ValueError: The text is not a UUID.
@@ -205,13 +210,13 @@ def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False) -> f
             later with `redelivered`.
     """
     key = image_id if isinstance(image_id, uuid.UUID) else uuid.UUID(image_id)
-    found = queue.claim(key, redelivered=redelivered)
+    found = queue.claim(key, redelivered=redelivered, deferrable=deferrable)
     if not isinstance(found, GeneratedImage):
         return found
-    run = GenerationRun(found)
+    run = GenerationRun(found, deferrable=deferrable)
     with suppress(ImagesError):  # recorded on the row and in the log; there is no caller to raise it to
         run.run()
-    return None if run.is_recorded else run.deadline.remaining + STALE_AFTER.total_seconds()
+    return run.again_in if run.is_recorded else run.deadline.remaining + STALE_AFTER.total_seconds()
 
 
 # --- the path -------------------------------------------------------------------------------------------------------
@@ -222,11 +227,12 @@ def _generate(request: GenerationRequest) -> GeneratedImage:
     if earlier := request.find_earlier():
         return earlier
     with limit_concurrency():
-        image = request.write_row(queued=on_workers)
+        if not on_workers:
+            image = request.write_row(queued=False)
+            return image if image.replayed else GenerationRun(image).run()
+        image = request.write_row(queued=True, caller_waits=True, timeout=conf.deadline)
         if image.replayed:
             return image
-        if not on_workers:
-            return GenerationRun(image).run()
         release_connections()
         queue.publish(image)
         return queue.wait_for_worker(image)
@@ -243,20 +249,21 @@ def _in_transaction() -> bool:
     return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
 
 
-def queue_generation(request: GenerationRequest, *, release: bool) -> GeneratedImage:
+def queue_generation(request: GenerationRequest, *, release: bool, caller_waits: bool = False) -> GeneratedImage:
     """Do what `generate_image_later` does.
 
     Args:
         request: Its arguments.
         release: Release this thread's database connections while the queue is asked, which may take seconds. Do not
             set it if the caller may be iterating over a queryset.
+        caller_waits: The caller waits for the image for some time, so it comes before those that nobody waits for.
     """
     if not conf.queue:
         raise ImproperlyConfigured('generate_image_later() needs a queue: IMAGES["QUEUE"] = "celery", for example.')
     request = request.cleaned()
     if earlier := request.find_earlier():
         return earlier
-    image = request.write_row(queued=True, durable=False)
+    image = request.write_row(queued=True, durable=False, caller_waits=caller_waits)
     if image.replayed:
         return image
     using = rows().db
@@ -279,10 +286,15 @@ class GenerationRun:
 
     Args:
         image: The pending row.
+        deferrable: If the providers refuse it for now, it is given back to the queue.
+
+    Attributes:
+        again_in: Seconds after which to deliver the request again, if it was given back.
     """
 
-    def __init__(self, image: GeneratedImage) -> None:
-        self.image = image
+    def __init__(self, image: GeneratedImage, *, deferrable: bool = False) -> None:
+        self.image, self.deferrable = image, deferrable
+        self.again_in: float | None = None
         self.deadline = Deadline.after(conf.deadline, reading=conf.storage_timeout / 2)
         self.started = time.monotonic()
         self.is_recorded = True
@@ -312,7 +324,7 @@ class GenerationRun:
             release_connections()
             self.unwritten = add_scene(self.image, self.deadline, self.attempts)
             with bounded_memory() as memory:  # only a few images are read, verified and written at once
-                verified = ask_providers(self._request, self.deadline, self.attempts)
+                verified = ask_providers(self._request, self.deadline, self.attempts, queued=self.deferrable)
                 facts, extension = self._describe(verified), verified.info.extension
                 with storage.spool(verified.image.data) as file:
                     del verified
@@ -322,7 +334,8 @@ class GenerationRun:
             for name, value in facts.items():
                 setattr(self.image, name, value)
         except BaseException as err:
-            self._fail(err)
+            if not self._give_back(err):
+                self._fail(err)
             raise
 
     def _find_aspect_ratio(self) -> tuple[int, int]:
@@ -410,6 +423,16 @@ class GenerationRun:
         )
         self._after_commit(lambda: image_generated.send_robust(GeneratedImage, image=image))
 
+    def _give_back(self, err: BaseException) -> bool:
+        """Let the row wait in the queue again if nothing can have been billed. Returns whether it does."""
+        billed = any(attempt["may_have_billed"] for attempt in self.attempts if not is_of_scene(attempt))
+        if not self.deferrable or billed or not isinstance(err, rate_limits.TEMPORARY):
+            return False
+        self.image.attempts = self.attempts
+        with suppress(Error):
+            self.again_in = queue.give_back(self.image, err, self.unwritten)
+        return self.again_in is not None
+
     def _fail(self, err: BaseException) -> None:
         """Record the failure on the row, if the database still answers."""
         image = self.image
@@ -418,6 +441,8 @@ class GenerationRun:
         # A bug of a provider or of a receiver goes on to the caller as it is, and the API makes an answer of it.
         err.__dict__["may_have_billed"] = known.may_have_billed
         image.status, image.error_code, image.error_message = Status.FAILED, known.code, known.message
+        if isinstance(known, ProviderFailure) and known.retry_after:
+            image.retry_at = timezone.now() + timedelta(seconds=known.retry_after)
         last: dict[str, Any] = next((attempt for attempt in reversed(self.attempts) if not is_of_scene(attempt)), {})
         self._record_provider(last.get("provider", ""), last.get("model", ""))
         try:
@@ -487,6 +512,7 @@ _UNRECORDED = "The image was made, but could not be recorded. The operator can r
 _OUTCOME = {
     "status", "file", "mime_type", "width", "height", "size_bytes", "sha256", "provider", "model", "usage",
     "attempts", "cost", "cost_basis", "prices_dated", "duration_ms", "error_code", "error_message", "finished_at",
+    "retry_at",
     "source_type", "content_credentials",
 }  # fmt: skip
 

@@ -100,7 +100,7 @@ def _give_back(row: GeneratedImage) -> Incident | None:
         log_event(logger, logging.WARNING, "generation_unsettled", image=row.pk, error=err.message)
         return None
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
-    if found.update(started_at=None, republish_at=timezone.now()):
+    if found.update(started_at=None, delivery=None, republish_at=timezone.now()):
         report(Incident.LOST, row.pk)
         return Incident.LOST
     return None
@@ -109,6 +109,8 @@ def _give_back(row: GeneratedImage) -> Incident | None:
 def _due(now: datetime, *, at_once: bool) -> GeneratedImageQuerySet:
     """Rows that have waited for long enough to be published again; with `at_once` all that wait."""
     found = rows().filter(status=Status.PENDING, started_at=None, deadline_at__gte=now).order_by("created_at")
+    # Those that wait for a provider are delivered again when they are due.
+    found = found.filter(Q(retry_at=None) | Q(retry_at__lte=now - REPUBLISH_AFTER))
     late = Q(republish_at=None, created_at__lte=now - REPUBLISH_AFTER) | Q(republish_at__lte=now)
     return found.filter(*() if at_once else (late,)).only("content_item_id", "created_at", "republish_at")
 

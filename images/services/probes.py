@@ -32,7 +32,7 @@ from ..logs import log_event
 from ..models import GeneratedImage
 from ..providers import get_provider
 from .database import rows
-from .queue import queue_problem, waiting
+from .queue import provider_problem, queue_problem, waiting, waiting_for_provider
 
 logger = logging.getLogger("images.doctor")
 
@@ -43,6 +43,10 @@ DATABASE_TIMEOUT = 3
 #: The next step of a finding that is fine.
 NOTHING_TO_DO = "Nothing to do."
 WORKER_STEP = "Start a worker: make worker (celery -A YOUR_PROJECT worker)."
+PROVIDER_STEP = (
+    "Wait: they are made one after the other. To make more, raise the account's limit, or add a provider to "
+    "IMAGE_PROVIDER; to be refused less, set IMAGE_RATE_LIMITS."
+)
 STORAGE_STEP = (
     "Let this user write, read and delete files under MEDIA_ROOT, mount its disk, or make room; give a bucket's key "
     "the permissions in docs/scaling.md. The log says what failed."
@@ -193,11 +197,14 @@ def probe_queue() -> Finding:
         return fine(QUEUE, "No queue is configured: the web server itself generates the images.")
     try:
         oldest = _first(waiting().values_list("created_at"))
+        due = oldest and _first(waiting_for_provider().values_list("retry_at", "error_code", "error_message"))
     except DatabaseError as err:
         unknown = "The database does not tell what is waiting in the queue."
         return attention(
             QUEUE, f"{unknown} {database_error(err)}", "See the finding about the database.", public=unknown
         )
+    if due and (problem := provider_problem(*due)):
+        return attention(QUEUE, problem, PROVIDER_STEP, public="Requests wait until an image provider can be asked.")
     if problem := queue_problem(oldest[0] if oldest else None):
         return attention(QUEUE, problem, WORKER_STEP)
     return fine(QUEUE, "No request has been waiting for long.")

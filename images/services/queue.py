@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import Error, InterfaceError, OperationalError, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
@@ -28,12 +30,15 @@ from ..exceptions import (
     RETRY_AFTER,
     ImageNotFound,
     ImagesError,
+    ProviderFailure,
     ProviderTimeout,
     QueueUnavailable,
+    find_kind,
 )
 from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
+from . import rate_limits
 from .database import release_connections, rows
 from .failover import Attempt
 from .incidents import Incident, report
@@ -112,11 +117,14 @@ def fail_pending(row: GeneratedImage, failure: ImagesError) -> bool:
     Returns:
         Whether it was marked: not if it was claimed, finished or deleted since it was read.
     """
+    now, seconds = timezone.now(), failure.retry_after
     values = {
         "status": Status.FAILED,
         "error_code": failure.code,
         "error_message": failure.message,
-        "finished_at": timezone.now(),
+        "finished_at": now,
+        # For `GeneratedImage.failure`: there may be no attempt that could keep it.
+        "retry_at": now + timedelta(seconds=seconds) if seconds and isinstance(failure, ProviderFailure) else None,
     }
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
     if not found.update(**values):
@@ -143,36 +151,154 @@ def fail_pending(row: GeneratedImage, failure: ImagesError) -> bool:
 # --- claiming -----------------------------------------------------------------------------------------------------
 
 
-def claim(image_id: uuid.UUID, *, redelivered: bool) -> GeneratedImage | float | None:
+def claim(image_id: uuid.UUID, *, redelivered: bool, deferrable: bool = False) -> GeneratedImage | float | None:
     """Claim a queued row for this delivery.
 
+    Args:
+        image_id: The row that the queue has delivered.
+        redelivered: It has done so before.
+        deferrable: The queue can deliver a request again after some time. Then a delivery means that there is work
+            for one more worker, and the row whose turn it is comes first: those of callers that wait, then the
+            oldest. Otherwise it means this row and no other.
+
     Returns:
-        The row, if the caller is to make its image now. A number of seconds, if another worker has started it: call
-        again after that time with `redelivered`, since only the end of its time tells whether it was lost. `None` if
-        nothing is left to do.
+        The row, if the caller is to make its image now. A number of seconds, if it is to call again after that time
+        with `redelivered`: another worker has started the row, and only the end of its time tells whether it was
+        lost; or no provider can be asked for now. `None` if nothing is left to do.
 
     Raises:
+        django.db.DatabaseError: The database does not answer.
         StorageError: The storage cannot tell whether a lost worker stored the file.
     """
+    now = timezone.now()
+    begun = _begun_as(image_id).first() if redelivered else None
+    if begun is not None and begun.started_at is not None:
+        settled = _settle_redelivered(begun, begun.started_at, now)
+        if settled is not None:
+            return settled
     row = rows().filter(pk=image_id).first()
     if row is None:  # deleted while it waited; or another installation uses the same queue
         report(Incident.UNKNOWN, image_id)
         return None
-    if row.status != Status.PENDING:
+    is_waiting = row.status == Status.PENDING and row.started_at is None and not _is_expired(row, now)
+    if not deferrable:
+        return row if is_waiting and _mark_started(row, now) else None
+    if refusal := rate_limits.refusal(conf.providers):
+        return _put_off(row, refusal)
+    return _claim_next(row, now)
+
+
+#: How many rows are read at once to claim one of them, and how often.
+_CANDIDATES, _CLAIM_TRIES = 20, 5
+
+
+def _claim_next(delivered: GeneratedImage, now: datetime) -> GeneratedImage | float | None:
+    """Claim the row whose turn it is."""
+    due = Q(retry_at=None) | Q(retry_at__lte=now)
+    for _ in range(_CLAIM_TRIES):
+        found = list(waiting().filter(due).order_by("-caller_waits", "created_at")[:_CANDIDATES])
+        if not found:
+            return _next_attempt(delivered, now)
+        for row in found:
+            if not _is_expired(row, now) and _mark_started(row, now, delivery=delivered.pk):
+                return row
+    return rate_limits.FIRST_GAP  # other workers were faster each time
+
+
+def _next_attempt(delivered: GeneratedImage, now: datetime) -> float | None:
+    """Seconds until the delivered row is due, or any that may have no delivery of its own; `None` if none waits."""
+    left = waiting().exclude(retry_at=None)
+    if _is_republished():
+        left = left.filter(pk=delivered.pk)
+    first = left.order_by("retry_at").values_list("retry_at", flat=True).first()
+    if first is None:
         return None
-    now = timezone.now()
-    if row.started_at is not None:
-        return _settle_redelivered(row, row.started_at, now) if redelivered else None
-    if row.deadline_at is not None and now > row.deadline_at:
-        expire(row)
+    return rate_limits.delay(conf.providers, max(0.0, (first - now).total_seconds()))
+
+
+def _is_republished() -> bool:
+    """Whether a row that waits without a delivery gets another (`outbox`), so that a delivery too many may end."""
+    return bool(conf.queue and feature("REPUBLISHES"))
+
+
+def _put_off(delivered: GeneratedImage, refusal: rate_limits.Refusal) -> float | None:
+    """Deliver this request again when a provider can be asked, and let its row say why it waits."""
+    free_at = timezone.now() + timedelta(seconds=refusal.seconds)
+    impatient = Q(caller_waits=True, deadline_at__lt=free_at)
+    for row in waiting().filter(impatient | Q(pk=delivered.pk, deadline_at__lt=free_at))[:_CANDIDATES]:
+        fail_pending(row, refusal.error())  # its time is over by then, so it is told at once
+    reason = {"error_code": refusal.failure.code, "error_message": refusal.failure.message}
+    waits = waiting().filter(pk=delivered.pk).update(retry_at=free_at, **reason)
+    if not waits and (_is_republished() or not waiting().exists()):
         return None
-    return row if _mark_started(row, now) else None
+    return rate_limits.delay(conf.providers, refusal.seconds)
+
+
+def give_back(row: GeneratedImage, failure: ImagesError, unwritten: Mapping[str, Any]) -> float | None:
+    """Let a row that was claimed wait in the queue again, because no provider could be asked.
+
+    Args:
+        row: With the attempts so far.
+        failure: Why; it cannot have been billed.
+        unwritten: Columns that the run has found out so far.
+
+    Returns:
+        Seconds after which the request is to be delivered again; `None` if that is too late for the row, or if it
+        was deleted or claimed by another worker.
+    """
+    refusal = rate_limits.refusal(conf.providers)
+    seconds = refusal.seconds if refusal else 0.0
+    retry_at, until = timezone.now() + timedelta(seconds=seconds), row.queued_until
+    if until is None or retry_at > until:
+        return None
+    found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
+    changed = found.update(
+        **{
+            **unwritten,
+            "started_at": None,
+            "delivery": None,
+            "deadline_at": until,
+            "retry_at": retry_at,
+            "attempts": row.attempts,
+            "error_code": failure.code,
+            "error_message": failure.message,
+        }
+    )
+    if not changed:
+        return None
+    log_event(logger, logging.INFO, "generation_waits", image=row.pk, code=failure.code, seconds=round(seconds, 1))
+    return rate_limits.delay(conf.providers, seconds)
+
+
+def _is_expired(row: GeneratedImage, now: datetime) -> bool:
+    """Whether a row has waited too long; then it is failed."""
+    if row.deadline_at is None or now <= row.deadline_at:
+        return False
+    expire(row)
+    return True
+
+
+def _refused(row: GeneratedImage) -> ImagesError:
+    """Why a row was not made in time that waited for a provider."""
+    seconds = (row.retry_at - timezone.now()).total_seconds() if row.retry_at else 0.0
+    return find_kind(row.error_code, row.error_message)(row.error_message, retry_after=max(seconds, RETRY_AFTER))
+
+
+def _begun_as(image_id: uuid.UUID) -> GeneratedImageQuerySet:
+    """The row that a worker has begun with when the queue delivered this one."""
+    own = Q(pk=image_id, delivery=None) | Q(delivery=image_id)
+    return rows().filter(own, status=Status.PENDING, started_at__isnull=False)
 
 
 def expire(row: GeneratedImage) -> bool:
-    """Fail a row that no worker has started in time. Returns whether it was failed."""
-    done = fail_pending(row, QueueUnavailable(NO_WORKER_STARTED))
-    if done:
+    """Fail a row that no worker has started in time, or that no provider could be asked for in time.
+
+    Returns:
+        Whether it was failed.
+    """
+    waited_for_provider = row.error_code != ""
+    done = fail_pending(row, _refused(row) if waited_for_provider else QueueUnavailable(NO_WORKER_STARTED))
+    if done and not waited_for_provider:
         report(Incident.EXPIRED, row.pk)
     return done
 
@@ -191,7 +317,7 @@ def worker_lost(image_id: uuid.UUID) -> None:
     Raises:
         StorageError: The storage cannot tell whether the file was stored.
     """
-    row = rows().filter(pk=image_id, status=Status.PENDING, started_at__isnull=False).first()
+    row = _begun_as(image_id).first()
     if row is not None and not rescue(row):
         lose(row)
 
@@ -209,18 +335,24 @@ def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime
     return None
 
 
-def _mark_started(row: GeneratedImage, now: datetime) -> bool:
+def _mark_started(row: GeneratedImage, now: datetime, *, delivery: uuid.UUID | None = None) -> bool:
     """Claim the row, unless another worker has done so since it was read. Returns whether it was claimed."""
     deadline = now + timedelta(seconds=conf.longest_run)
     if conf.retry_lost and row.deadline_at is not None:
         deadline = max(deadline, row.deadline_at)  # it stays pending as long as it may be claimed again
+    if delivery is None or delivery == row.pk:
+        delivery = row.delivery if row.started_at else None
+    values: dict[str, Any] = {"started_at": now, "deadline_at": deadline, "delivery": delivery, "retry_at": None}
+    values |= {"error_code": "", "error_message": ""}  # it no longer waits
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
-    if not found.update(started_at=now, deadline_at=deadline):
+    if not found.update(**values):
         return False
     if row.started_at is not None:  # nobody knows what the run before this one has cost
         lost = Attempt(provider="", model="", code=ImagesError.code, ms=0, may_have_billed=True)
         row.attempts = [*row.attempts, asdict(lost)]
-    row.started_at, row.deadline_at = now, deadline
+    row.queued_until = row.deadline_at
+    for name, value in values.items():
+        setattr(row, name, value)
     return True
 
 
@@ -265,6 +397,11 @@ def _poll(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
     return row
 
 
+def set_caller_waits(image: GeneratedImage, waits: bool) -> None:
+    """Record whether a caller waits for a row: then it comes before those that nobody waits for."""
+    rows().filter(pk=image.pk, status=Status.PENDING, started_at=None).update(caller_waits=waits)
+
+
 def wait_for_worker(image: GeneratedImage) -> GeneratedImage:
     """Wait for a worker to start, up to the deadline, and then for its result.
 
@@ -302,8 +439,27 @@ def finished(row: GeneratedImage) -> GeneratedImage:
 
 
 def waiting() -> GeneratedImageQuerySet:
-    """The requests that no worker has started yet, oldest first."""
+    """The requests that no worker works on, oldest first: not yet, or not until a provider can be asked."""
     return rows().in_status(Status.PENDING).filter(started_at=None).order_by("created_at")
+
+
+def provider_problem(retry_at: datetime, code: str, message: str) -> str | None:
+    """What an operator should know about requests that wait for a provider, or `None`.
+
+    Args:
+        retry_at: When the first of `waiting_for_provider()` is due.
+        code: Its `error_code`.
+        message: Its `error_message`.
+    """
+    seconds = (retry_at - timezone.now()).total_seconds()
+    if seconds < -WAITING_LONG:
+        return None  # no worker tries: `queue_problem` says so
+    return f"Requests wait for a provider ({code}), and the next is tried in {max(0, seconds):.0f} s. {message}"
+
+
+def waiting_for_provider() -> GeneratedImageQuerySet:
+    """The requests that wait until a provider can be asked, the one that is due first at the front."""
+    return waiting().exclude(error_code="").exclude(retry_at=None).order_by("retry_at")
 
 
 def queue_problem(oldest: datetime | None) -> str | None:

@@ -119,12 +119,16 @@ class GenerationRequest:
         return earlier
 
     @before_paying()
-    def write_row(self, *, queued: bool, durable: bool = True) -> GeneratedImage:
+    def write_row(
+        self, *, queued: bool, durable: bool = True, caller_waits: bool = False, timeout: float | None = None
+    ) -> GeneratedImage:
         """Write the row before anything is paid for.
 
         Args:
             queued: A worker is going to take it up; otherwise the caller does so at once.
             durable: Commit it at once; otherwise it is a part of the caller's transaction.
+            caller_waits: The caller waits for a worker's image, so it comes before those that nobody waits for.
+            timeout: Seconds within which a worker has to begin; `IMAGE_QUEUE_TIMEOUT` by default.
 
         Returns:
             The new row; or the earlier image, `replayed`, if another request has used the key in the meantime.
@@ -138,7 +142,11 @@ class GenerationRequest:
         """
         for _ in range(WRITE_TRIES):
             try:
-                return self._insert(queued=queued, durable=durable)
+                image = self._new_row(queued=queued)
+                image.caller_waits = caller_waits
+                if timeout is not None:
+                    image.deadline_at = image.created_at + timedelta(seconds=timeout)
+                return self._insert(image, durable=durable)
             except IntegrityError as err:
                 # Every database names the constraint or its columns. Anything else will not go away by trying again.
                 if self.idempotency_key is None or "idempotency_key" not in str(err).partition("\n")[0].lower():
@@ -148,8 +156,7 @@ class GenerationRequest:
                 return earlier
         raise RequestInProgress(retry_after=RETRY_AFTER) from conflict
 
-    def _insert(self, *, queued: bool, durable: bool) -> GeneratedImage:
-        image = self._new_row(queued=queued)
+    def _insert(self, image: GeneratedImage, *, durable: bool) -> GeneratedImage:
         try:
             with committed_at_once() if durable else transaction.atomic(using=rows().db):
                 image.save(using=rows().db, force_insert=True)

@@ -25,6 +25,7 @@ from images.exceptions import (
     StorageError,
 )
 from images.models import GeneratedImage
+from images.services import rate_limits
 from tests.fakes.providers import FakeProvider, png
 
 URL = "/api/images/generate"
@@ -230,6 +231,9 @@ def test_a_rate_limit_that_does_not_fit_is_passed_on_with_retry_after(
     answer = post(api)
     assert (answer.status_code, answer["Retry-After"]) == (503, "62")
     assert len(fake_provider.requests) == 1
+    assert post(api)["Retry-After"] == "62"  # it said so of the next requests, too, which are not sent
+    assert len(fake_provider.requests) == 1
+    rate_limits.forget()
     fake_provider.will(ProviderRateLimited())
     assert post(api)["Retry-After"] == "20"  # promised also where the vendor does not say
 

@@ -17,7 +17,7 @@ from rest_framework.test import APIClient
 from images import exceptions, storage
 from images.exceptions import BILLING_ADVICE, ImagesError, ProviderError, ProviderFailure, StorageError, _kinds
 from images.models import STOPPED, GeneratedImage
-from images.services import failover, generate_image, run_generation
+from images.services import failover, generate_image, rate_limits, run_generation
 from images.services.generation import GenerationRun
 from tests.fakes.provider_server import ProviderServer
 from tests.fakes.providers import FakeProvider
@@ -71,13 +71,16 @@ def told(api: APIClient) -> list[tuple[str, str, Any]]:
     The first two get the same response altogether.
     """
     first = api.post("/api/images/generate", BODY, format="json")
+    rate_limits.forget()
     second = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "wait=20"})
+    rate_limits.forget()
     assert (first.status_code, first.get("Retry-After")) == (second.status_code, second.get("Retry-After"))
     waiting, queued = ({**answer.json(), "timestamp": ""} for answer in (first, second))
     assert waiting == queued
     with override_settings(IMAGES={**django_settings.IMAGES, "QUEUE": f"{__name__}.keep"}):
         accepted = api.post("/api/images/generate", BODY, format="json", headers={"prefer": "respond-async"})
         work()
+    rate_limits.forget()
     assert accepted.status_code == 202
     polled = api.get(f"/api/images/{accepted.json()['id']}").json()["error"]
     assert polled["retryable"] == waiting["retryable"]
@@ -234,6 +237,7 @@ class TestWorkers:
         raised = []
         for on_workers in (False, True):
             configure(settings, RUN_ON_WORKERS=on_workers)
+            rate_limits.forget()
             fake_provider.will(kind(message, **more))
             with pytest.raises(kind) as caught:
                 generate_image(content_item_id="item-1", title="A quiet harbour at dawn")

@@ -83,6 +83,12 @@ def _openai_error(mode: str) -> Answer:
     return _json({"error": {"message": message, "code": code, "type": kind, "param": param}}, status, headers)
 
 
+def rate_limited(seconds: float) -> Answer:
+    """OpenAI's refusal of a request above the rate limit, with the exact time."""
+    body = {"error": {"message": "Rate limit reached.", "code": "rate_limit_exceeded", "type": "requests"}}
+    return _json(body, 429, (("Retry-After-Ms", str(int(seconds * 1000) + 1)),))
+
+
 def _quota_details(period: str) -> list[dict[str, Any]]:
     kind = "type.googleapis.com/google.rpc."
     violation = {"quotaId": f"GenerateRequestsPer{period}PerProjectPerModel", "quotaValue": "10"}

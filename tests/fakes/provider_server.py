@@ -63,6 +63,7 @@ class ProviderServer:
         connections: How many connections were accepted.
         redirect_to: Where the mode `redirect` points.
         models: What is told about models that differ from the rest, by name (see `models.model_answer`).
+        refusals: How many requests for an image came above the limit of `limit_rate`.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class ProviderServer:
             "texts": deque(),
         }
         self._repeat = False
+        self.refusals = 0
+        self._rate, self._allowed = (0, 0.0), deque[float]()
         self._changed = threading.Condition()
         self._gate = threading.Event()
         self._gate.set()
@@ -120,6 +123,23 @@ class ProviderServer:
         """The requests for `texts`, or those for `images`."""
         posted = [request for request in self.requests if request.method == "POST"]
         return [request for request in posted if _is_text(request) == (kind == "texts")]
+
+    def limit_rate(self, count: int, seconds: float) -> None:
+        """Refuse requests for an image (429 with `Retry-After`) as long as `count` came within so many seconds."""
+        self._rate = count, seconds
+
+    def _over_limit(self) -> float:
+        """Seconds until a request for an image may come; 0 if it may come now, which counts."""
+        count, seconds = self._rate
+        now = time.monotonic()
+        with self._changed:
+            while self._allowed and self._allowed[0] <= now - seconds:
+                self._allowed.popleft()
+            if not count or len(self._allowed) < count:
+                self._allowed.append(now)
+                return 0.0
+            self.refusals += 1
+            return self._allowed[0] + seconds - now
 
     def hold(self) -> None:
         """Let requests arrive, and answer none until `release`."""
@@ -163,6 +183,10 @@ class ProviderServer:
             self._changed.notify_all()
         mode = self._next_mode(request)
         if request.method == "POST":
+            if seconds := self._over_limit():
+                answer = answers.rate_limited(seconds)
+                sock.sendall(head(answer, f"Content-Length: {len(answer.body)}") + answer.body)
+                return True
             self._gate.wait(60)
             if self.latency:
                 time.sleep(self.latency)
