@@ -74,6 +74,7 @@ def test_tells_everything_the_contract_lists(api: APIClient, fake_provider: Fake
         "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
         "contentCredentials": False,
         "error": None,
+        "waiting": None,
         "cost": None,
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", data["createdAt"])
