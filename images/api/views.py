@@ -273,7 +273,9 @@ class ImageViewSet(ImagesAPIView, viewsets.GenericViewSet[GeneratedImage]):
 
     @documented("list")
     def list(self, request: Request) -> Response:
-        images = self.get_queryset().exclude(status=Status.DELETING).defer("description", "prompt")
+        images = (
+            self.get_queryset().exclude(status=Status.DELETING).defer("description", "context", "scene", "prompt")
+        )
         page = self.paginate_queryset(self._filtered(images))
         return self.get_paginated_response(ImageSerializer(page, many=True, context=self._context()).data)
 

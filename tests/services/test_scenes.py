@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from pytest_django.fixtures import Settings
+from rest_framework.test import APIClient
 
 from images.conf import conf
 from images.exceptions import ProviderAuth, ProviderTimeout, RealProviderError
@@ -206,6 +207,13 @@ def test_a_failed_picture_says_that_its_scene_was_billed(server: ProviderServer)
     row = GeneratedImage.objects.get()
     assert (row.scene, row.provider, row.may_have_billed) == (SCENE, "gemini", True)
     assert caught.value.may_have_billed
+
+
+def test_callers_of_the_api_get_the_text(server: ProviderServer, api: APIClient) -> None:
+    body = {"contentItemId": "1", "title": WANTED["title"], "context": WANTED["context"]}
+    answer = api.post("/api/images/generate", body, format="json").json()
+    assert answer["altText"] == ALT_TEXT
+    assert WANTED["context"] in server.requests_for("texts")[0].body.decode()
 
 
 def test_off_by_default(server: ProviderServer, settings: Settings) -> None:
