@@ -30,7 +30,7 @@ else:
     Form = forms.ModelForm
 
 #: The form's own fields.
-INPUT = ("title", "description", "variant", "content_item_id")
+INPUT = ("title", "description", "context", "variant", "content_item_id")
 
 
 class ImageForm(Form):
@@ -48,6 +48,7 @@ class ImageForm(Form):
             "title": forms.TextInput(attrs={"class": "vTextField", "dir": "auto"}),
             "content_item_id": forms.TextInput(attrs={"class": "vTextField"}),
             "description": forms.Textarea(attrs={"class": "vLargeTextField", "dir": "auto"}),
+            "context": forms.Textarea(attrs={"class": "vLargeTextField", "dir": "auto", "rows": 3}),
         }
 
     def clean(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from images.models import GeneratedImage
 from images.providers import Deadline
 from images.services import generate_image
 from images.services.scenes import Scene, SceneBrief
+from tests.fakes.background import finish_background
 from tests.fakes.providers import FakeProvider
 
 # The images are made by threads, which see what is committed.
@@ -45,6 +46,7 @@ def again(client: Client, image: GeneratedImage, **chosen: str) -> GeneratedImag
     assert 'value="same"' in page
     fields: Any = dict(re.findall(r'type="hidden" name="(?!csrf)(\w+)" value="([^"]*)"', page))
     client.post(address, {**fields, **chosen})
+    finish_background()
     return GeneratedImage.objects.exclude(pk=image.pk).get()
 
 
@@ -67,3 +69,10 @@ def test_without_scenes_nothing_is_asked_about_them(
     settings.IMAGES = {name: value for name, value in settings.IMAGES.items() if name != "SCENE_WRITER"}
     page = admin_client.get(f"{reverse('admin:images_generatedimage_again')}?ids={image.pk}").text
     assert 'value="same"' not in page
+
+
+def test_the_form_takes_a_context_and_is_filled_in_with_that_of_the_old_image(
+    admin_client: Client, image: GeneratedImage
+) -> None:
+    page = admin_client.get(f"{reverse('admin:images_generatedimage_add')}?like={image.pk}").text
+    assert re.search(r'<textarea name="context"[^>]*>\s*For children\.</textarea>', page)
