@@ -278,7 +278,8 @@ def test_a_remote_storage_is_asked_once(
 ) -> None:
     use_storage(settings, COUNTING)
     image_storage().save(f"draft-images/{NAME}", ContentFile(DATA))
-    monkeypatch.setattr(CountingStorage, "calls", calls := [])
+    calls: list[tuple[str, str]] = []
+    monkeypatch.setattr(CountingStorage, "calls", calls)
     answer = getattr(client, method)(f"/media/draft-images/{name}", headers={"Range": "bytes=1-9"})
     assert answer.status_code == (404 if name != NAME else 206 if method == "get" else 200)
     assert calls == [(call, f"draft-images/{name}")]

@@ -421,7 +421,8 @@ def test_a_remote_storage_is_not_asked_before_a_file_is_saved_unless_its_name_ma
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_storage(settings, COUNTING)
-    monkeypatch.setattr(CountingStorage, "calls", calls := [])
+    calls: list[tuple[str, str]] = []
+    monkeypatch.setattr(CountingStorage, "calls", calls)
     assert storage.save(STEM, "png", DATA) == storage.save(STEM, "png", DATA) == NAME
     assert calls == []
     assert storage.save(STEM, "png", b"another", ask_first=True) != NAME

@@ -119,6 +119,7 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     bucket: CountingBucket
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a client would wait for each body's first bytes
 
     def do_GET(self) -> None:
         self._answer(self._list if self._key is None else self._get)
