@@ -58,9 +58,11 @@ class StatusFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[GeneratedImage]) -> QuerySet[GeneratedImage] | None:
         """The rows in the chosen status; an unknown status filters nothing."""
         value = self.value()
-        if value not in Status.values or not isinstance(queryset, GeneratedImageQuerySet):
+        if value not in Status.values:
             return None
-        return queryset.in_status(value)
+        if isinstance(queryset, GeneratedImageQuerySet):
+            return queryset.in_status(value)
+        return queryset.filter(status=value)  # what is left of deleted images
 
 
 class ReasonFilter(admin.SimpleListFilter):

@@ -20,6 +20,7 @@ from ..models import GeneratedImage
 from .columns import ImageColumns, admin_url, url_name
 from .deleting import Deleting
 from .describing import Describing
+from .export import Export
 from .finding import (
     MAX_SEARCH,
     ImageChangeList,
@@ -43,7 +44,7 @@ else:
 
 @admin.register(GeneratedImage)
 class GeneratedImageAdmin(
-    ImageColumns, Describing, Gallery, Usage, GenerateAgain, Deleting, Progress, ImageAdminBase
+    ImageColumns, Describing, Export, Gallery, Usage, GenerateAgain, Deleting, Progress, ImageAdminBase
 ):
     """Shows what was requested, what came of it, what it took, and why it failed."""
 
@@ -188,7 +189,9 @@ class GeneratedImageAdmin(
             path("<uuid:image_id>/preview/", wrap(self.preview_view, cacheable=True), name=url_name(self, "preview")),
             path("<uuid:image_id>/describe/", wrap(self.describe_view), name=url_name(self, "describe")),
             path("gallery/", wrap(self.gallery_view), name=url_name(self, "gallery")),
-            path("ledger/", wrap(self.usage_view), name=url_name(self, "ledger")),
+            path("export/", wrap(self.export_view), name=url_name(self, "export")),
+            path("usage/", wrap(self.usage_view), name=url_name(self, "usage")),
+            path("ledger/", wrap(self.ledger_view), name=url_name(self, "ledger")),
             path("again/", wrap(self.generate_again_view), name=url_name(self, "again")),
             *super().get_urls(),
         ]

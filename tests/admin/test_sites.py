@@ -45,7 +45,7 @@ def test_the_links_of_a_site_stay_on_it(admin_client: Client, image: GeneratedIm
         return reverse(f"admin:images_generatedimage_{view}", args=args, current_app=site)
 
     other = {"admin": "/backstage/", "backstage": "/admin/"}[site]
-    pages = [address(view) for view in ("changelist", "gallery", "ledger", "add")]
+    pages = [address(view) for view in ("changelist", "gallery", "usage", "add")]
     pages += [address("change", image.pk), f"{address('again')}?ids={image.pk}", address("delete", image.pk)]
     for page in pages:
         links = LINKS.findall(admin_client.get(page).text)

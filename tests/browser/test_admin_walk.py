@@ -120,7 +120,7 @@ def test_everything_can_be_reached_with_the_keyboard_alone(
         reached.add(page.evaluate("document.activeElement.innerText || document.activeElement.name || ''").strip())
         if page.evaluate("document.activeElement.matches('.images-tile')"):
             break
-    assert {"LIST", "GALLERY", "LEDGER"} <= {name.upper() for name in reached}
+    assert {"LIST", "GALLERY", "USAGE"} <= {name.upper() for name in reached}
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(str(three_images[2].pk)))
 
@@ -135,7 +135,7 @@ def test_the_pages_are_accessible_in_light_and_dark_wide_and_narrow(
     )
     walker = new_walker(site, color_scheme=scheme, viewport={"width": width, "height": 800})
     walker.log_in()
-    pages = [LIST, f"{LIST}gallery/", f"{LIST}ledger/", f"{LIST}again/?ids={three_images[0].pk}"]
+    pages = [LIST, f"{LIST}gallery/", f"{LIST}usage/", f"{LIST}again/?ids={three_images[0].pk}"]
     pages += [f"{LIST}{image.pk}/change/" for image in three_images[:2]]
     problems = {}
     for path in pages:

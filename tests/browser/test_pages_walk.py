@@ -48,7 +48,7 @@ def test_a_russian_reader_gets_russian_pages(site: str, demo: User, new_walker: 
     page.locator("#id_password").fill("demo-password")
     page.locator("#id_password").press("Enter")
     page.wait_for_url("**/admin/")
-    page = walker.go("admin/images/generatedimage/ledger/")
+    page = walker.go("admin/images/generatedimage/usage/")
     expect(page.get_by_role("heading", name="По моделям")).to_be_visible()
     assert walker.findings() == []
 

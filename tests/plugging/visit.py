@@ -153,7 +153,7 @@ def _admin_pages(user: Any, image_id: Any) -> dict[str, int]:
         return {}
     client = Client(SERVER_NAME="127.0.0.1")
     client.force_login(user)
-    views: dict[str, list[Any]] = {view: [] for view in ("changelist", "gallery", "ledger", "add", "again")}
+    views: dict[str, list[Any]] = {view: [] for view in ("changelist", "gallery", "usage", "export", "add", "again")}
     if image_id:
         views |= {view: [image_id] for view in ("change", "preview", "delete", "history")}
     script_name = reverse("admin:index").removesuffix("/admin/")
