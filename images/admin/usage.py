@@ -38,6 +38,7 @@ from ..services.usage import (
     Key,
     Period,
     UsageReport,
+    midnight,
     records,
     usage_report,
     user_names,
@@ -292,8 +293,8 @@ def _conditions(report: UsageReport, key: Key) -> dict[str, str]:
     if report.by == By.DAY:
         units = ("year", "month") if report.period.in_months else ("year", "month", "day")
         return {f"created_at__{unit}": str(getattr(key[0], unit)) for unit in units}
-    after = report.period.last + timedelta(days=1)
-    wanted = {"created_at__gte": report.period.first.isoformat(), "created_at__lt": after.isoformat()}
+    since, before = midnight(report.period.first), midnight(report.period.last + timedelta(days=1))
+    wanted = {"created_at__gte": str(since), "created_at__lt": str(before)}
     if report.by == By.MODEL:
         return wanted | {"provider": key[0], "model": key[1]}
     if report.by == By.ITEM:

@@ -260,10 +260,9 @@ def usage_report(
         period: Requests count by the day on which they were made.
         by: What to list.
     """
-    steps, after = period.steps, _midnight(period.last + timedelta(days=1))
+    steps, after = period.steps, midnight(period.last + timedelta(days=1))
     sources: list[Rows] = [
-        rows.order_by().filter(created_at__gte=_midnight(steps[0]), created_at__lt=after)
-        for rows in (images, deleted)
+        rows.order_by().filter(created_at__gte=midnight(steps[0]), created_at__lt=after) for rows in (images, deleted)
     ]
     days = _by_day(sources, steps)
     total = Figures()
@@ -283,7 +282,7 @@ def usage_report(
         groups=groups if by != By.DAY else {(day,): days[day] for day in reversed(steps) if days[day].requested},
         others=_others(total, groups) if groups else None,
         share=share,
-        deletions=_deletions(images, deleted, _midnight(steps[0]), after),
+        deletions=_deletions(images, deleted, midnight(steps[0]), after),
     )
 
 
@@ -403,13 +402,13 @@ def _step_number(steps: Sequence[date], low: int = 0) -> Expression | Value:
         return Value(low, output_field=IntegerField())
     half = len(steps) // 2
     return Case(
-        When(created_at__lt=_midnight(steps[half]), then=_step_number(steps[:half], low)),
+        When(created_at__lt=midnight(steps[half]), then=_step_number(steps[:half], low)),
         default=_step_number(steps[half:], low + half),
         output_field=IntegerField(),
     )
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
     """The beginning of a day, in the current time zone if the host uses time zones."""
     midnight = datetime.combine(day, time.min)
     return timezone.make_aware(midnight) if settings.USE_TZ else midnight

@@ -66,7 +66,7 @@ def test_the_page_shows_money_first_and_leads_to_the_images(admin_client: Client
     units = "&amp;".join(f"created_at__{unit}={getattr(today, unit)}" for unit in ("day", "month", "year"))
     assert f'href="{LIST}?{units}">22</a>' in html
     for by, query in (
-        ("model", "&amp;provider=gemini&amp;model=banana"),
+        ("model", "&amp;model=banana&amp;provider=gemini"),
         ("user", "owner__isnull=True"),
         ("item", "content_item_id=item"),
     ):
