@@ -296,13 +296,15 @@ def test_no_period_sees_more_calls_than_allowed_however_many_ask_at_once(setting
 
     def ask(_: int) -> float:
         try:
-            return time.time() + rate_limits.enter("openai", patience=600, queued=False)
+            wait = rate_limits.enter("openai", patience=600, queued=False)
+            return time.time() + wait
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(4) as pool:
         starts = sorted(pool.map(ask, range(18)))
-    assert all(later - start >= 60 for start, later in zip(starts, starts[5:], strict=False))
+    # The moment is read a little later than the slot was taken: much less than the 12 s that one call more would be.
+    assert all(later - start >= 58 for start, later in zip(starts, starts[5:], strict=False))
     assert starts[-1] - starts[0] < 200  # and no fewer than are allowed
 
 
