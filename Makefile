@@ -6,6 +6,7 @@
 # make test-matrix  the tests on each Python and Django that the metadata promises, as far as this machine has them
 # make lint    style and types
 # make bench   everything in benchmarks/README.md, 12 minutes; `make bench-quick` in under a minute
+# make bench-million  the pages that count and list, with a million images: on SQLite, or ARGS=--postgresql
 
 PYTHON ?= python3
 # Options of your own: make test ARGS="-k health", make demo ARGS=--exit
@@ -24,7 +25,7 @@ SOURCES := images trygo_backend tests benchmarks manage.py noxfile.py
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve worker migrate test test-all test-postgres test-mariadb test-matrix lint bench bench-quick
+.PHONY: help demo serve worker migrate test test-all test-postgres test-mariadb test-matrix lint bench bench-quick bench-million
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -63,6 +64,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-million: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.million $(ARGS)
 
 bench-quick: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
