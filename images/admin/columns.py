@@ -45,6 +45,7 @@ NOTHING = "–"
 
 #: The error codes that a row can carry, in words. There may be others: a host can bring its own providers.
 REASONS: dict[str, Promise] = {
+    "cancelled": _("cancelled"),
     "content_rejected": _("text refused"),
     "provider_auth": _("API key refused"),
     "provider_bad_image": _("broken image received"),
@@ -66,6 +67,7 @@ REASONS: dict[str, Promise] = {
 
 #: What to do about a failure, by its code. Other codes are explained by the sentence of the failure itself.
 ADVICE: dict[str, Promise] = {
+    "cancelled": _("Make it again. A provider that had been asked may still charge for this attempt."),
     "content_rejected": _("Change the title or the description: the provider refuses what they say."),
     "provider_auth": _("An administrator has to set a valid API key."),
     "provider_bad_image": _("Make it again. If that fails too, choose another model or provider."),

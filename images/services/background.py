@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -92,7 +92,7 @@ def _let_wait_for_each_other(images: Sequence[GeneratedImage]) -> None:
 
 def _start(images: Sequence[GeneratedImage]) -> None:
     if conf.queue:  # in a thread, since a broker may take seconds to answer, and some queues work at once
-        threading.Thread(target=_publish, args=(images,), name="images-publish").start()
+        _start_thread(partial(_publish, images), "images-publish")
     else:
         resume()
 
@@ -118,11 +118,20 @@ def resume() -> None:
         return
     wanted = waiting()[:MAX_THREADS].count()
     with _lock:
-        missing = max(0, wanted - _running)
+        # Those that run have claimed other rows, or are about to; a thread that finds none ends at once.
+        missing = min(wanted, MAX_THREADS - _running)
         _running += missing
     for _ in range(missing):
-        # Not a daemon: Python waits for it at the end, as it does for requests that are being answered.
-        threading.Thread(target=_work, name="images-background").start()
+        _start_thread(_work, "images-background")
+
+
+def _start_thread(target: Callable[[], None], name: str) -> None:
+    """Start a thread that Python waits for at the end, as it does for requests that are being answered.
+
+    Without `daemon` a thread is what the one that starts it is, and a server's threads that Python did not start
+    count as daemons.
+    """
+    threading.Thread(target=target, name=name, daemon=False).start()
 
 
 def stop() -> None:
