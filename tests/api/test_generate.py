@@ -232,7 +232,7 @@ def test_a_rate_limit_that_does_not_fit_is_passed_on_with_retry_after(
     answer = post(api)
     assert (answer.status_code, answer["Retry-After"]) == (503, "62")
     assert len(fake_provider.requests) == 1
-    assert post(api)["Retry-After"] == "62"  # it said so of the next requests, too, which are not sent
+    assert 61 <= int(post(api)["Retry-After"]) <= 64  # it said so of the next requests, too, which are not sent
     assert len(fake_provider.requests) == 1
     rate_limits.forget()
     fake_provider.will(ProviderRateLimited())
