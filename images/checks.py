@@ -35,6 +35,7 @@ from .models import image_storage
 from .pricing import find_price
 from .providers import ImageProvider, get_provider, get_text_provider
 from .providers.models import Deprecation, utc_today
+from .services import budgets
 from .services.prompts import get_prompt_builder
 from .services.provider_status import price_problem
 from .services.scenes import get_scene_writer
@@ -68,6 +69,7 @@ PRICE_OLD = "images.W022"
 SCENE_WRITER_BROKEN = "images.E023"
 OLD_TEXT_MODEL = "images.W024"
 UNKNOWN_VARIABLE = "images.W025"
+BUDGET_UNESTIMABLE = "images.E026"
 
 #: Names of URLs that other systems rely on, with example arguments.
 _MEDIA, _API = "images:media", "images:image-list"
@@ -246,6 +248,16 @@ def _price_message(alias: str, provider: ImageProvider, today: date) -> CheckMes
     check_id = PRICE_OLD if find_price(alias, provider.model) else PRICE_MISSING
     prefix = "" if alias == "scenes" else "Image provider "
     return Warning(f"{prefix}{problem[0]}", hint=problem[1], id=check_id)
+
+
+@register(TAG)
+def check_budgets(**_: Any) -> list[CheckMessage]:
+    """Check that with a budget there is a price for everything that may be billed."""
+    needed = [*(SETTINGS[key].attribute for key in budgets.KEYS), "providers", "provider_backends", "prices"]
+    if any(map(_problem, [*needed, "scene_provider", "scene_model", "scene_writer"])):
+        return []
+    hint = "Until then requests are refused, unless images that cost something were made before."
+    return [Error(sentence, hint=hint, id=BUDGET_UNESTIMABLE) for sentence in budgets.gaps()]
 
 
 @register(TAG)

@@ -218,6 +218,19 @@ def _rate_limits(value: Any) -> Mapping[str, RateLimit]:
     return {str(alias): _rate(rate) for alias, rate in value.items()}
 
 
+def _budget(value: Any) -> Decimal | None:
+    """US dollars; `None` for no limit."""
+    if value is None or not str(value).strip():
+        return None
+    try:
+        amount = Decimal(str(value).strip())
+    except InvalidOperation as err:
+        raise InvalidValue("must be an amount in US dollars, for example 25 or 7.50.") from err
+    if not amount.is_finite() or not 0 <= amount <= 1_000_000:
+        raise InvalidValue("must be US dollars from 0 to 1000000.")
+    return amount
+
+
 def _dictionary(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidValue("must be a dictionary.")
@@ -246,6 +259,8 @@ def _parsed_prices(text: str) -> Any:
 
 
 def _price(model: str, value: Any) -> Price:
+    if isinstance(value, Price):
+        return value
     if not isinstance(value, Mapping):
         return Price(image=_dollars(model, value))
     known = ("image", *TOKEN_KINDS)
@@ -418,6 +433,14 @@ class Settings:
 
     prices = Setting(
         "IMAGE_PRICES", {}, _prices, "`model=0.02; …`, or a dictionary", "what a model of your own server costs"
+    )
+    budget_day = Setting("IMAGE_BUDGET_DAY", None, _budget, "US dollars", "the most that may be spent in a day")
+    budget_month = Setting("IMAGE_BUDGET_MONTH", None, _budget, "US dollars", "the most that may be spent in a month")
+    user_budget_day = Setting(
+        "IMAGE_USER_BUDGET_DAY", None, _budget, "US dollars", "the most that each user may spend in a day"
+    )
+    user_budget_month = Setting(
+        "IMAGE_USER_BUDGET_MONTH", None, _budget, "US dollars", "the most that each user may spend in a month"
     )
 
     # Limits

@@ -154,6 +154,18 @@ class DatabaseUnavailable(ImagesError):
         super().__init__(message, retry_after=retry_after)
 
 
+class BudgetExhausted(ImagesError):
+    """The operator's budget for a period does not cover another image. Nothing was paid for.
+
+    Its `retry_after` is the time until the period ends.
+    """
+
+    code = "budget_exhausted"
+    status_code = 503
+    retryable = True
+    default_message = "The budget for images is used up. Try again when its next period begins."
+
+
 class GenerationCancelled(ImagesError):
     """The person who started the generation stopped it (Ctrl-C); a provider that was asked may still bill."""
 

@@ -105,6 +105,22 @@ def estimate_for(provider: str, model: str) -> Decimal | None:
     return _rounded(tokens / _MILLION)
 
 
+def estimate_text_for(provider: str, model: str, *, tokens_in: int, tokens_out: int) -> Decimal | None:
+    """About what a call of a text model will cost that reads and writes so many tokens; `None` if that is unknown.
+
+    Raises:
+        ImproperlyConfigured: `IMAGES["PRICES"]` cannot be used.
+    """
+    price = find_price(provider, model)
+    if price is None:
+        return None
+    if price.image is not None:  # an operator's own, for a whole call
+        return price.image
+    if price.text_in is None or price.text_out is None:
+        return None
+    return _rounded((price.text_in * tokens_in + price.text_out * tokens_out) / _MILLION)
+
+
 # --- Cost -----------------------------------------------------------------------------------------------------
 
 

@@ -14,3 +14,7 @@ image_deleted = Signal()
 #: Something went wrong between the queue, its workers and the rows, or was put right. Arguments: `kind`
 #: (`images.services.incidents.Incident`), `image_id` (a `UUID`; there may be no such row any more).
 queue_incident = Signal()
+
+#: 80 % of a budget are used up; sent once in its period. Arguments: `standing` (`images.services.budgets.Standing`:
+#: whose budget and which setting, its limit, what is spent and reserved, and when the period ends).
+budget_warning = Signal()

@@ -161,6 +161,7 @@ def _settings(outbox: Outbox, folder: str) -> dict[str, Any]:
         **configured,
         "PROVIDER": _ALIAS,
         "PROVIDERS": {**configured.get("PROVIDERS", {}), _ALIAS: fake},
+        "PRICES": {_ALIAS: 0, **conf.prices},
         "STORAGE": _STORAGE,
         "MEDIA_DELIVERY": "stream",
         "MIN_FREE_BYTES": 0,

@@ -81,7 +81,7 @@ _GENERATION: list[type[errors.ImagesError]] = [
     errors.ProviderError, errors.ProviderUnreachable, errors.ProviderBadResponse, errors.ProviderNoImage,
     errors.ProviderBadImage, errors.ProviderNotConfigured, errors.ProviderAuth, errors.ProviderModelUnavailable,
     errors.ProviderQuotaExhausted, errors.ProviderRateLimited, errors.ProviderOverloaded, errors.TooManyGenerations,
-    errors.ProviderTimeout, errors.QueueUnavailable,
+    errors.ProviderTimeout, errors.QueueUnavailable, errors.BudgetExhausted,
 ]  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def start_generations(*, requests: Sequence[GenerationRequest]) -> list[Generate
     Raises:
         images.exceptions.InvalidRequest: A request is not valid.
         images.exceptions.IdempotencyKeyReused: A key was used for other content.
+        images.exceptions.BudgetExhausted: A budget does not cover all of them.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone.
     """
     cleaned = [request.cleaned() for request in requests]

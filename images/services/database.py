@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, router, transaction
 
 from ..exceptions import DatabaseUnavailable, OpenTransactionError
 from ..models import GeneratedImage, GeneratedImageQuerySet
+
+#: Characters of a scope.
+MAX_SCOPE = 80
 
 _OPEN_TRANSACTION = (
     "generate_image() was called inside transaction.atomic(): a rollback would lose a picture that was paid for, and "
@@ -21,6 +26,12 @@ _OPEN_TRANSACTION = (
 def rows() -> GeneratedImageQuerySet:
     """Every image's row, read from the database that rows are written to: a replica may lag behind."""
     return GeneratedImage.objects.using(router.db_for_write(GeneratedImage))
+
+
+def user_scope(owner_id: Any) -> str:
+    """What stands for a user if something is each user's own. A host's primary keys may be longer than the column."""
+    scope = f"user:{owner_id}"
+    return scope if len(scope) <= MAX_SCOPE else f"user:{hashlib.sha256(scope.encode()).hexdigest()}"
 
 
 @contextmanager

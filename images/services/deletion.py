@@ -10,16 +10,21 @@ import logging
 from typing import Any
 
 from django.db import transaction
-from django.db.models.signals import post_delete
+from django.db.models.signals import post_delete, pre_delete
 
 from .. import storage
 from ..exceptions import ImageNotFound, OpenTransactionError, StorageError
 from ..logs import log_event
 from ..models import DeletedImage, GeneratedImage, Status
 from ..signals import image_deleted
+from . import budgets
 from .database import committed_at_once, rows
 
 logger = logging.getLogger("images")
+
+
+#: The columns that say what was paid for.
+_PAID = ("provider", "model", "cost", "cost_basis", "duration_ms")
 
 
 def delete_image(*, image: GeneratedImage) -> None:
@@ -69,16 +74,15 @@ def keep_late_cost(image: GeneratedImage) -> None:
     Args:
         image: The row as the generation would have written it.
     """
-    names = ("provider", "model", "cost", "cost_basis", "duration_ms")
-    values = {name: getattr(image, name) for name in names}
+    values = {name: getattr(image, name) for name in _PAID}
     found = rows().filter(pk=image.pk, status=Status.DELETING)
-    if not found.update(**values):
-        DeletedImage.objects.using(found.db).filter(pk=image.pk).update(**values)
+    if not budgets.record(found, **values):
+        budgets.record(DeletedImage.objects.using(found.db).filter(pk=image.pk), **values)
 
 
 def _keep(image: GeneratedImage, using: str, *, at_first_try: bool) -> None:
     """Keep what a deleted row says of costs and success."""
-    names = ("owner_id", "content_item_id", "variant", "provider", "model", "cost", "cost_basis", "duration_ms")
+    names = ("owner_id", "content_item_id", "variant", *_PAID, "budget_extra")
     code = image.error_code or ("" if image.file_name else ImageNotFound.code)
     kept = DeletedImage(
         id=image.pk,
@@ -99,6 +103,11 @@ def _remove_file(image: GeneratedImage) -> None:
         storage.remove(name)
 
 
+def _before_delete(instance: GeneratedImage, **_: Any) -> None:
+    """Settle what is reserved for the row; its generation may still be under way."""
+    budgets.settle_deleted(instance)
+
+
 def _after_delete(instance: GeneratedImage, using: str, origin: Any = None, **_: Any) -> None:
     """Keep the cost of a row that was deleted in any way: admin, queryset, cascade; then remove its file.
 
@@ -107,7 +116,9 @@ def _after_delete(instance: GeneratedImage, using: str, origin: Any = None, **_:
         using: The database's alias.
         origin: The queryset or instance whose deletion this is a part of.
     """
-    if not getattr(origin, "was_never_used", False):
+    if getattr(origin, "was_never_used", False):
+        budgets.release(instance)
+    else:
         _keep(instance, using, at_first_try=getattr(origin, "at_first_try", True))
     gone = copy.copy(instance)  # Django empties the instance's primary key before an outer transaction commits
     # A generation that ends at this moment may have stored a file that `delete_image` did not know of.
@@ -128,4 +139,5 @@ def _finish_delete(image: GeneratedImage, *, is_removed: bool) -> None:
 
 def connect() -> None:
     """Called once when the app is ready."""
+    pre_delete.connect(_before_delete, sender=GeneratedImage, dispatch_uid="images.settle")
     post_delete.connect(_after_delete, sender=GeneratedImage, dispatch_uid="images.remove_file")

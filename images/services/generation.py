@@ -44,7 +44,7 @@ from ..providers import Deadline, ImageProvider, ImageRequest
 from ..providers.http import bounded_memory
 from ..signals import image_generated, image_generation_failed
 from ..variants import aspect_ratio_of
-from . import queue, rate_limits
+from . import budgets, queue, rate_limits
 from .database import release_connections, rows
 from .deletion import keep_late_cost
 from .failover import VerifiedImage, ask_providers
@@ -129,6 +129,7 @@ def generate_image(request: GenerationRequest) -> GeneratedImage:
             `image` is its row.
         images.exceptions.IdempotencyKeyReused: The key was used for other content.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone, so no provider was asked.
+        images.exceptions.BudgetExhausted: A budget does not cover it, so no provider was asked.
         images.exceptions.TooManyGenerations: This process already runs `IMAGE_MAX_CONCURRENCY` generations.
         images.exceptions.ProviderFailure: No provider made an image; the subclasses say why.
         images.exceptions.StorageError: The image could not be stored.
@@ -183,6 +184,7 @@ def generate_image_later(request: GenerationRequest) -> GeneratedImage:
             exception's `image` is its row.
         images.exceptions.IdempotencyKeyReused: The key was used for other content.
         images.exceptions.DatabaseUnavailable: The database is locked, full or gone, so the row could not be written.
+        images.exceptions.BudgetExhausted: A budget does not cover it, so nothing was queued.
         images.exceptions.QueueUnavailable: The queue cannot be reached, and no transaction is open.
     """
     return queue_generation(request, release=False)
@@ -489,7 +491,7 @@ class GenerationRun:
         begun, pause = time.monotonic(), FIRST_WRITE_PAUSE
         while True:
             try:
-                if found.update(**values):
+                if budgets.record(found, **values):
                     return True
                 keep_late_cost(image)
                 return False

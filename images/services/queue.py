@@ -38,7 +38,7 @@ from ..exceptions import (
 from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
 from ..signals import image_generation_failed
-from . import rate_limits
+from . import budgets, rate_limits
 from .database import release_connections, rows
 from .failover import Attempt
 from .incidents import Incident, report
@@ -127,7 +127,7 @@ def fail_pending(row: GeneratedImage, failure: ImagesError) -> bool:
         "retry_at": now + timedelta(seconds=seconds) if seconds and isinstance(failure, ProviderFailure) else None,
     }
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
-    if not found.update(**values):
+    if not budgets.record(found, **values):
         return False
     for name, value in values.items():
         setattr(row, name, value)

@@ -30,7 +30,7 @@ from ..exceptions import StorageError
 from ..local_files import FULL, READ_ONLY, local_path
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status, image_storage
 from ..storage import ROOT, has_picture_name, is_missing, is_plain_name, modified_at
-from . import repair
+from . import budgets, repair
 from .database import rows
 from .repair import Contents, look_into, possible_files, rescue
 
@@ -84,6 +84,8 @@ class Kind(StrEnum):
     """A file has no row and is not an image that the API can serve."""
     LEFTOVER = "leftover"
     """A half-written file was left by a process that was stopped."""
+    BUDGET = "budget"
+    """The sums of a budget were not what the rows say, or a row that has ended still had a reservation."""
     UNREADABLE = "unreadable"
     """The storage could not read a file or a folder."""
 
@@ -171,6 +173,7 @@ def reconcile(
     yield from _discrepancies(problems, apply=apply)
     problems = file_problems(delete_orphans=delete_orphans, count=_counter("files", progress))
     yield from _discrepancies(problems, apply=apply)
+    yield from _discrepancies(budget_problems(), apply=apply)
 
 
 def _discrepancies(problems: Iterator[Problem], *, apply: bool) -> Iterator[Discrepancy]:
@@ -334,6 +337,22 @@ def _differing(row: GeneratedImage, name: str, contents: Contents) -> Problem | 
         return row_problem(row, Kind.CHANGED, sentence, partial(repair.correct, row, name, contents))
     sentence = "The file is damaged; it is removed and the image counts as failed."
     return row_problem(row, Kind.DAMAGED, sentence, partial(repair.fail_damaged, row, name))
+
+
+# --- problems of budgets ------------------------------------------------------------------------------------------
+
+
+def budget_problems() -> Iterator[Problem]:
+    """Reservations of rows that have ended, and sums that are not those of the rows. None without a budget."""
+    for row in budgets.unsettled().iterator() if budgets.are_set() else ():
+        sentence = "The image's generation has ended, but still holds a part of a budget; it is settled."
+        yield row_problem(row, Kind.BUDGET, sentence, partial(budgets.settle, row))
+    for budget in budgets.drifted():
+        sentence = (
+            f"The sums of {budget.spelling} for the {budget.kind} from {budget.starts_on} are not those of the rows; "
+            "they are counted anew."
+        )
+        yield Problem(kind=Kind.BUDGET, sentence=sentence, repair=partial(budgets.recount, budget))
 
 
 # --- problems of files --------------------------------------------------------------------------------------------

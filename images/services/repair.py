@@ -28,6 +28,7 @@ from ..provenance import TRAINED_ALGORITHMIC_MEDIA
 from ..signals import image_generated, image_generation_failed
 from ..storage import content_item_of, modified_at, possible_names, read_file_name
 from ..variants import variant_names
+from . import budgets
 from .database import rows
 from .deletion import delete_image, delete_row_that_never_was
 from .incidents import Incident, report
@@ -125,7 +126,7 @@ def finish_deletion(row: GeneratedImage) -> bool:
 def _change(row: GeneratedImage, **values: Any) -> bool:
     """Change the row if it is still in the state in which it was found. Returns whether it was."""
     found = rows().filter(pk=row.pk, status=row.status, file=row.file.name or "", deadline_at=row.deadline_at)
-    done = bool(found.update(**values))
+    done = budgets.record(found, **values)
     if done:
         status = values.get("status", row.status)
         log_event(logger, logging.INFO, "image_reconciled", image=row.pk, was=row.status, status=status)

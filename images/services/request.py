@@ -7,7 +7,7 @@ a reuse with other content.
 
 from __future__ import annotations
 
-import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -18,10 +18,11 @@ from django.utils import timezone
 
 from .. import storage
 from ..conf import conf
-from ..exceptions import RETRY_AFTER, IdempotencyKeyReused, InvalidRequest, RequestInProgress
+from ..exceptions import RETRY_AFTER, BudgetExhausted, IdempotencyKeyReused, InvalidRequest, RequestInProgress
 from ..models import GeneratedImage, Status, Variant, new_seed
 from ..variants import variant_names
-from .database import before_paying, committed_at_once, rows
+from . import budgets
+from .database import MAX_SCOPE, before_paying, committed_at_once, rows, user_scope
 from .deletion import delete_row_that_never_was
 from .prompts import build_prompt
 from .repair import rescue
@@ -32,7 +33,6 @@ MAX_TITLE = 500
 MAX_DESCRIPTION = 100_000
 MAX_CONTEXT = 4_000
 MAX_KEY = 255
-MAX_SCOPE = 80
 
 #: How many images of a content item are looked at for a scene to use again.
 MAX_EARLIER = 20
@@ -73,7 +73,8 @@ class GenerationRequest:
             ).strip(),
             context=check_text(problems, "context", self.context or "", MAX_CONTEXT, required=False).strip(),
             variant=str(self.variant or Variant.HERO),
-            idempotency_scope=self.idempotency_scope or _default_scope(self._owner_id),
+            idempotency_scope=self.idempotency_scope
+            or ("process" if self._owner_id is None else user_scope(self._owner_id)),
         )
         if cleaned.variant not in (names := variant_names()):
             problems["variant"] = [f"Choose one of: {', '.join(names)}."]
@@ -134,6 +135,7 @@ class GenerationRequest:
             The new row; or the earlier image, `replayed`, if another request has used the key in the meantime.
 
         Raises:
+            BudgetExhausted: A budget does not cover it.
             DatabaseUnavailable: The database does not answer.
             IdempotencyKeyReused: Another request has used the key for other content.
             OpenTransactionError: A transaction is open, and `durable` was asked for.
@@ -146,7 +148,12 @@ class GenerationRequest:
                 image.caller_waits = caller_waits
                 if timeout is not None:
                     image.deadline_at = image.created_at + timedelta(seconds=timeout)
+                budgets.prepare(image)
                 return self._insert(image, durable=durable)
+            except BudgetExhausted:
+                if earlier := self.find_earlier():  # another request with the key has reserved the last of it
+                    return earlier
+                raise
             except IntegrityError as err:
                 # Every database names the constraint or its columns. Anything else will not go away by trying again.
                 if self.idempotency_key is None or "idempotency_key" not in str(err).partition("\n")[0].lower():
@@ -158,7 +165,12 @@ class GenerationRequest:
 
     def _insert(self, image: GeneratedImage, *, durable: bool) -> GeneratedImage:
         try:
-            with committed_at_once() if durable else transaction.atomic(using=rows().db):
+            with ExitStack() as stack:
+                if durable:
+                    stack.enter_context(committed_at_once())
+                if not durable or image.budget_reserved:
+                    stack.enter_context(transaction.atomic(using=rows().db))
+                budgets.reserve(image)
                 image.save(using=rows().db, force_insert=True)
         except Exception:
             if durable and not image._state.adding:  # it was written, and a receiver of the host's `post_save` raised
@@ -247,14 +259,6 @@ def _is_spent(earlier: GeneratedImage) -> bool:
         return False
     expired = timezone.now() > earlier.created_at + timedelta(seconds=conf.idempotency_ttl)
     return expired or earlier.current_status != Status.READY
-
-
-def _default_scope(owner_id: Any) -> str:
-    """Each user's own. A host's primary keys may be longer than the column."""
-    if owner_id is None:
-        return "process"
-    scope = f"user:{owner_id}"
-    return scope if len(scope) <= MAX_SCOPE else f"user:{hashlib.sha256(scope.encode()).hexdigest()}"
 
 
 def _check_printable(name: str, subject: str, value: str | None, maximum: int) -> None:

@@ -27,6 +27,7 @@ Kinds of discrepancies, and what --apply does about each:
   not_an_image  another file without a row: left alone; removed with --delete-orphans
   changed       --verify: a whole image that does not match its row: the row is corrected
   damaged       a row's file that is not a whole image: removed, and the row is failed
+  budget        sums of a budget that are not those of the rows: counted anew
   unreadable    a file or folder that the storage could not read: left alone
 
 It can run while the server works. The exit status is 0 if nothing remains to be done, otherwise 1.
