@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
         "bucket",
         "conf",
         "exceptions",
+        "failures",
         "fields",
         "logs",
         "signals",

@@ -14,13 +14,15 @@ from .pages import favicon, home
 admin.site.site_header = admin.site.site_title = _("TRYGO images")
 admin.site.index_title = _("Administration")
 
+DOCS = SpectacularSwaggerView.as_view(url_name="schema", template_name="trygo_backend/docs.html")
+
 urlpatterns = [
     path("", home, name="home"),
     path("favicon.ico", favicon),
     path("admin/", admin.site.urls),
     path("api/auth/", include("rest_framework.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", DOCS, name="docs"),
     path("", include("images.urls")),
 ]
 

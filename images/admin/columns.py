@@ -22,12 +22,13 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.functional import Promise
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.text import Truncator, slugify
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from ..failures import ADVICE, REASONS, sentence_for_reader
 from ..local_files import local_path
 from ..models import CostBasis, GeneratedImage, Status, image_storage
 from ..services.scenes import is_of_scene
@@ -42,50 +43,6 @@ LISTED_WIDTH = 120
 #: Characters of a title or an error that the list shows.
 LISTED_TEXT = 120
 NOTHING = "–"
-
-#: The error codes that a row can carry, in words. There may be others: a host can bring its own providers.
-REASONS: dict[str, Promise] = {
-    "cancelled": _("cancelled"),
-    "content_rejected": _("text refused"),
-    "provider_auth": _("API key refused"),
-    "provider_bad_image": _("broken image received"),
-    "provider_bad_response": _("invalid response received"),
-    "provider_error": _("provider failed"),
-    "provider_model_unavailable": _("model not available"),
-    "provider_no_image": _("response without an image"),
-    "provider_not_configured": _("provider not configured"),
-    "provider_overloaded": _("provider overloaded"),
-    "provider_quota_exhausted": _("quota or budget exhausted"),
-    "provider_rate_limited": _("rate limit reached"),
-    "provider_timeout": _("no answer in time"),
-    "provider_unreachable": _("provider unreachable"),
-    "queue_unavailable": _("queue unavailable"),
-    "storage_error": _("could not be stored"),
-    "not_found": _("deleted in the meantime"),
-    "internal_error": _("error on this server"),
-}
-
-#: What to do about a failure, by its code. Other codes are explained by the sentence of the failure itself.
-ADVICE: dict[str, Promise] = {
-    "cancelled": _("Make it again. A provider that had been asked may still charge for this attempt."),
-    "content_rejected": _("Change the title or the description: the provider refuses what they say."),
-    "provider_auth": _("An administrator has to set a valid API key."),
-    "provider_bad_image": _("Make it again. If that fails too, choose another model or provider."),
-    "provider_bad_response": _("Make it again later. If that fails too, an administrator has to look into it."),
-    "provider_error": _("Make it again later. If that fails too, an administrator has to look into it."),
-    "provider_model_unavailable": _("An administrator has to choose another model."),
-    "provider_no_image": _("Make it again, perhaps with another title or description."),
-    "provider_not_configured": _("An administrator has to configure the provider."),
-    "provider_overloaded": _("Make it again in a few minutes."),
-    "provider_quota_exhausted": _("An administrator has to raise the budget of the provider's account."),
-    "provider_rate_limited": _("Make it again in a few minutes."),
-    "provider_timeout": _("Make it again. A provider may have charged for this attempt."),
-    "provider_unreachable": _("An administrator has to check the network and the provider's address."),
-    "queue_unavailable": _("Make it again. If that fails too, an administrator has to start a worker."),
-    "storage_error": _("An administrator has to check the disk or the storage."),
-    "not_found": _("It was deleted while it was being made."),
-    "internal_error": _("Make it again. If that fails too, the server's log says why."),
-}
 
 #: The outlines of the statuses' icons, 16 by 16.
 ICONS = {
@@ -202,7 +159,7 @@ def short_reason(image: GeneratedImage) -> str:
 def advice(image: GeneratedImage) -> str:
     """What to do about a failure; the sentence that the caller got, if the code is not known."""
     code, message = image.current_error
-    return str(ADVICE.get(code, message))
+    return str(ADVICE[code]) if code in ADVICE else content(message, "en")
 
 
 def attempts_made(image: GeneratedImage) -> str:
@@ -210,6 +167,24 @@ def attempts_made(image: GeneratedImage) -> str:
     made = [attempt for attempt in image.attempts if isinstance(attempt, dict) and not is_of_scene(attempt)]
     number = len(made)
     return ngettext("%(number)d attempt", "%(number)d attempts", number) % {"number": number} if number > 1 else ""
+
+
+def content(text: str, language: str = "") -> str:
+    """A text of callers, people or models, in its own direction and, if that is known, marked with its language."""
+    if not text:
+        return ""
+    lines = format_html_join(mark_safe("<br>"), "{}", ((line,) for line in text.splitlines()))
+    return format_html('<span dir="auto"{}>{}</span>', format_html(' lang="{}"', language) if language else "", lines)
+
+
+def _text(name: str, label: Any) -> Any:
+    """A field of the page that shows a text of the row's."""
+
+    @admin.display(description=label)
+    def shown(self: AdminBase, image: GeneratedImage) -> str:
+        return content(getattr(image, name)) or NOTHING
+
+    return shown
 
 
 # --- the list, and fields of the page -----------------------------------------------------------------------
@@ -220,6 +195,14 @@ class ImageColumns(AdminBase):
 
     None is named like a field of the model, since the admin would show that field instead.
     """
+
+    title_text = _text("title", _("title"))
+    item_text = _text("content_item_id", _("content item"))
+    description_text = _text("description", _("description"))
+    context_text = _text("context", _("context"))
+    scene_text = _text("scene", _("scene"))
+    prompt_text = _text("prompt", _("prompt"))
+    negative_prompt_text = _text("negative_prompt", _("negative prompt"))
 
     @admin.display(description=_("picture"))
     def preview(self, image: GeneratedImage) -> str:
@@ -276,7 +259,7 @@ class ImageColumns(AdminBase):
         """The status on the image's page."""
         return self.status_and_reason(image)
 
-    @admin.display(description=_("made by"), ordering="provider")
+    @admin.display(description=_("provider"), ordering="provider")
     def provider_and_model(self, image: GeneratedImage) -> str:
         """Who made the picture, and what it took; nothing if there is none."""
         if not image.is_ready:
@@ -310,11 +293,13 @@ class ImageColumns(AdminBase):
 
     @admin.display(description=_("error"))
     def error(self, image: GeneratedImage) -> str:
-        """The reason, the code and the sentence that the caller got."""
+        """The reason and its code, the sentence that the caller got in the reader's language, and its original."""
+        code, message = image.current_error
         if image.is_waiting:
-            return f"{waiting(image)} {reason(image)}"
-        why = reason(image)
-        return format_html('<span class="images-error">{}</span>', why) if why else NOTHING
+            code, message = image.error_code, image.error_message
+        told = sentence_for_reader(code, message)
+        context = {"reason": REASONS.get(code, ""), "code": code, "told": told, "original": message}
+        return render_to_string("admin/images/error.html", context)
 
     @admin.display(description=_("attempts"))
     def attempts_table(self, image: GeneratedImage) -> str:
@@ -402,7 +387,7 @@ def dollars(usd: Decimal | None, basis: str = "", *, places: int = 4) -> str:
     rounded = (round(usd, places) or usd).normalize()
     digits = max(2, -int(rounded.as_tuple().exponent))
     text = number_format(rounded, decimal_pos=digits, force_grouping=True)
-    return gettext("at least $%(usd)s") % {"usd": text} if basis == CostBasis.AT_LEAST else f"${text}"
+    return (gettext("at least $%(usd)s") if basis == CostBasis.AT_LEAST else gettext("$%(usd)s")) % {"usd": text}
 
 
 def local(moment: datetime) -> datetime:
@@ -425,23 +410,7 @@ def _lines(first: object, *others: str) -> str:
     return format_html("{}{}", first, lines)
 
 
-def reason(image: GeneratedImage) -> str:
-    """Why there is no picture: the reason in words, the code, the sentence that the caller got; "" if all is well.
-
-    The sentence is the API's and stays in English, as the caller read it.
-    """
-    if image.is_stale:
-        return gettext("The process was stopped before the image was ready.")
-    if not image.error_code:
-        return ""
-    words = REASONS.get(image.error_code)
-    code = f"{words} ({image.error_code})" if words else image.error_code
-    return f"{code}: {image.error_message}" if image.error_message else code
-
-
 def waiting(image: GeneratedImage) -> str:
-    """When a request that waits for a provider is tried again, and how often it was."""
+    """When a request that waits for a provider is tried again, and how often it was: `2 attempts · next 12:20`."""
     when = date_format(local(image.retry_at), "TIME_FORMAT") if image.retry_at else NOTHING
-    words = gettext("Waits for a provider. Attempts so far: %(count)d. Next attempt: %(time)s.")
-    count = sum(not is_of_scene(attempt) for attempt in image.attempts)
-    return words % {"count": count, "time": when}
+    return " · ".join(filter(None, [attempts_made(image), gettext("next attempt: %(time)s") % {"time": when}]))

@@ -19,13 +19,14 @@ from django.contrib.auth import get_user_model
 from django.db import connections, router
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.formats import date_format
+from django.utils.formats import date_format, get_format
 from django.utils.text import capfirst, smart_split, unescape_string_literal
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from ..failures import REASONS
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, variant_choices
-from .columns import REASONS, Listed, local
+from .columns import Listed, local
 from .gallery import Tile, tiles
 
 #: The most years to choose from, the latest ones.
@@ -262,11 +263,12 @@ def date_hierarchy(cl: ChangeList) -> dict[str, Any]:
         return {"show": True, "back": link(gettext("All dates")), "choices": [month_link(m) for m in shown]}
     if not day:
         days = [date(year, month, number) for number in range(1, calendar.monthrange(year, month)[1] + 1)]
-        choices = [
-            link(date_format(at, "MONTH_DAY_FORMAT"), year=year, month=month, day=at.day)
-            for at in days
-            if first <= at <= last
-        ]
+        choices = [link(month_day(at), year=year, month=month, day=at.day) for at in days if first <= at <= last]
         return {"show": True, "back": link(str(year), year=year), "choices": choices}
-    chosen = {"title": capfirst(date_format(date(year, month, day), "MONTH_DAY_FORMAT"))}
+    chosen = {"title": capfirst(month_day(date(year, month, day)))}
     return {"show": True, "back": month_link(month), "choices": [chosen]}
+
+
+def month_day(day: date) -> str:
+    """`November 28`; in languages that bend the names of months, such as Russian, `28 ноября`."""
+    return date_format(day, get_format("MONTH_DAY_FORMAT").replace("F", "E"))

@@ -78,6 +78,13 @@ class GeneratedImageAdmin(
         "file_name",
         "size",
         "origin",
+        "title_text",
+        "item_text",
+        "description_text",
+        "context_text",
+        "scene_text",
+        "prompt_text",
+        "negative_prompt_text",
     )
     view_on_site = False  # the page itself shows the picture and its address
     fieldsets = (
@@ -87,7 +94,7 @@ class GeneratedImageAdmin(
             {
                 "fields": (
                     "status_now", "what_to_do", "address", "used_in", "requested", "made_by", "exact_cost",
-                    "described", "description",
+                    "described", "description_text",
                 )
             },
         ),
@@ -97,9 +104,9 @@ class GeneratedImageAdmin(
             {
                 "classes": ("collapse",),
                 "fields": (
-                    "id", "content_item_id", "title", "shape", "error", "attempts_table", "reported_usage",
-                    "provider", "model", "duration", "prompt", "negative_prompt", "style", "seed",
-                    "scene", "scene_model", "context",
+                    "id", "item_text", "title_text", "shape", "error", "attempts_table", "reported_usage",
+                    "provider", "model", "duration", "prompt_text", "negative_prompt_text",
+                    "style", "seed", "scene_text", "scene_model", "context_text",
                     "file_name", "mime_type", "size", "sha256", "origin", "content_credentials",
                     "created_at", "started_at", "finished_at",
                 ),

@@ -169,7 +169,7 @@ class ImagePage(AdminBase):
         }
         return render_to_string("admin/images/used_in.html", context)
 
-    @admin.display(description=_("made by"))
+    @admin.display(description=_("provider and model"))
     def made_by(self, image: GeneratedImage) -> str:
         """The provider and model that made the picture, and how long that took."""
         time = seconds(image.duration_ms) if image.duration_ms is not None else ""

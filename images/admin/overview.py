@@ -6,17 +6,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db.models import Count, Q, Sum
 from django.utils import timezone
 
 from ..conf import conf
+from ..failures import REASONS
 from ..local_files import media_root
 from ..models import CostBasis, GeneratedImage, Status, image_storage
 from ..providers import get_provider
 from ..providers.models import utc_today
+from .columns import dollars
 
 #: How many reasons of failures are named.
 MOST_REASONS = 3
@@ -30,9 +32,9 @@ class Overview:
         made: Images that were made.
         failed: Requests that failed.
         pending: Requests under way now, whenever they were made.
-        reasons: The commonest codes of failures, and how often each came.
-        spent: US dollars.
-        at_least: A part of what was spent is unknown.
+        since: When the day began.
+        reasons: The commonest codes of failures, each with a short reason and how often it came.
+        spent: An amount in US dollars, for the reader.
         free_bytes: What is left on the disk of the images; `None` if they are elsewhere.
         endings: A sentence for each configured model that will be shut down, or was.
     """
@@ -40,16 +42,17 @@ class Overview:
     made: int
     failed: int
     pending: int
-    reasons: list[tuple[str, int]]
-    spent: Decimal
-    at_least: bool
+    since: datetime
+    reasons: list[tuple[str, str, int]]
+    spent: str
     free_bytes: int | None
     endings: list[str]
 
 
 def overview() -> Overview:
     """The figures of the last 24 hours."""
-    rows = GeneratedImage.objects.filter(created_at__gte=timezone.now() - timedelta(days=1)).order_by()
+    since = timezone.now() - timedelta(days=1)
+    rows = GeneratedImage.objects.filter(created_at__gte=since).order_by()
     failed = rows.in_status(Status.FAILED)
     reasons = failed.values_list("error_code").annotate(number=Count("pk")).order_by("-number")[:MOST_REASONS]
     may_cost_more = Q(cost=None) & ~Q(started_at=None) | Q(cost_basis=CostBasis.AT_LEAST)
@@ -60,9 +63,9 @@ def overview() -> Overview:
         made=rows.in_status(Status.READY).count(),
         failed=failed.count(),
         pending=GeneratedImage.objects.in_status(Status.PENDING).count(),
-        reasons=[(code, number) for code, number in reasons if code],
-        spent=costs["spent"] or Decimal(0),
-        at_least=bool(costs["unknown"]),
+        since=since,
+        reasons=[(code, str(REASONS.get(code, code)), number) for code, number in reasons if code],
+        spent=dollars(costs["spent"] or Decimal(0), CostBasis.AT_LEAST if costs["unknown"] else "", places=2),
         free_bytes=_free_bytes(),
         endings=list(_endings()),
     )

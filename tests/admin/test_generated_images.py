@@ -126,7 +126,7 @@ def test_a_generation_whose_process_was_stopped_counts_as_failed(admin_client: C
     running = make_image(status=Status.PENDING, deadline_at=now + timedelta(hours=1))
     assert found(admin_client, status="failed") == {stale.pk}
     assert found(admin_client, status="pending") == {running.pk}
-    assert "The process was stopped" in body(admin_client, page(stale))
+    assert "No worker started the request in time." in body(admin_client, page(stale))
 
 
 def test_the_filters_find_by_variant_provider_model_and_day(admin_client: Client) -> None:
@@ -256,7 +256,8 @@ def test_a_failed_image_says_what_to_do_and_not_who_made_it(admin_client: Client
     )
     html = body(admin_client, page(image))
     assert "An administrator has to set a valid API key." in html
-    assert "API key refused (provider_auth): In English." in html
+    assert "API key refused (provider_auth)" in html
+    assert '<span lang="en">In English.</span>' in html
     assert "by ann" in html
     for absent in ("field-made_by", "field-provider", "field-address", "field-sha256"):
         assert absent not in html

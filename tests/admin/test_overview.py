@@ -31,7 +31,7 @@ def test_it_says_what_was_made_what_failed_and_what_it_cost(admin_client: Client
     text = admin_client.get(page).content.decode()
     panel = text[text.index("images-overview-title") : text.index("</section>")]
     assert "<dt>Made</dt><dd>1</dd>" in panel
-    assert "provider_timeout</code> (1)" in panel
+    assert 'error_code=provider_timeout">no answer in time</a> (1)' in panel
     assert "at least $0.04" in panel
     assert "Free disk space" in panel
 

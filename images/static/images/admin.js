@@ -230,7 +230,13 @@ function closeFilters(filters) {
     fit();
 }
 
+// Django's search field is labelled by a picture alone.
+function nameSearch(field) {
+    field.setAttribute("aria-label", document.querySelector("label[for=searchbar] img")?.alt || field.title);
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("#searchbar").forEach(nameSearch);
     document.querySelectorAll("input[data-copy]").forEach(addCopyButton);
     document.querySelectorAll("form[data-working]").forEach(sendOnce);
     document.querySelectorAll(".images-filters").forEach(closeFilters);
