@@ -287,7 +287,7 @@ def _scene_writer_messages() -> Iterator[CheckMessage]:
         return
     try:
         get_scene_writer()
-    except ImproperlyConfigured as err:
+    except (ImproperlyConfigured, ProviderNotConfigured) as err:
         hint = f'Give the dotted path of a class, or remove the setting to use "{SETTINGS["SCENE_WRITER"].default}".'
         yield Error(str(err), hint=hint, id=SCENE_WRITER_BROKEN)
 

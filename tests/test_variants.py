@@ -273,6 +273,7 @@ def test_an_imported_picture_gets_the_variant_that_its_name_tells(own: FakeProvi
 # --- settings that cannot be used -------------------------------------------------------------------------
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("name", "entry", "words"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 from ..exceptions import ImageNotFound, InvalidRequest
 from ..models import MAX_ALT_TEXT, GeneratedImage, Status
 from .database import rows
+from .prompts import visible_line
 from .request import check_text
 
 
@@ -33,13 +34,13 @@ def set_alt_text(*, image: GeneratedImage, alt_text: str | None) -> GeneratedIma
 
 
 def clean_alt_text(text: Any) -> str:
-    """A person's text in one line.
+    """A person's text in one line, without control and invisible characters.
 
     Raises:
         images.exceptions.InvalidRequest: See `set_alt_text`.
     """
     problems: dict[str, list[str]] = {}
-    line = " ".join(check_text(problems, "alt_text", text, None, required=False).split())
+    line = visible_line(check_text(problems, "alt_text", text, None, required=False))
     if len(line) > MAX_ALT_TEXT:
         problems["alt_text"] = [f"This must be at most {MAX_ALT_TEXT} characters long."]
     if problems:

@@ -43,6 +43,8 @@ SHARE = 4
 SHORTEST = 2.0
 #: Tokens of an answer, with room for the thinking of models that cannot be kept from it.
 MAX_TOKENS = 4000
+#: Characters of what a writer says of itself: its provider, its model, the id of a request.
+MAX_NAME = 128
 #: What marks an attempt at a scene among those at pictures.
 KIND = "scene"
 
@@ -178,6 +180,7 @@ class SceneWriter:
         return json.dumps({name: value for name, value in {**told, **use}.items() if value != ""}, ensure_ascii=False)
 
 
+_NO_TAGS = str.maketrans("<>", "  ")
 _NONSENSE = "The text model's answer is not what was asked for."
 
 
@@ -186,8 +189,15 @@ def _told(text: str, limit: int) -> str:
 
 
 def scenes_are_on() -> bool:
-    """Whether scenes are thought up: a provider is chosen, or a host has a writer of its own."""
-    return bool(conf.scene_provider) or conf.scene_writer != SETTINGS["SCENE_WRITER"].default
+    """Whether scenes are thought up: a provider is chosen, or a host has a writer of its own.
+
+    A setting that cannot be used counts as off, so that no picture fails; `manage.py check` names it.
+    """
+    try:
+        return bool(conf.scene_provider) or conf.scene_writer != SETTINGS["SCENE_WRITER"].default
+    except ImproperlyConfigured as err:
+        log_event(logger, logging.ERROR, "scene_failed", code="provider_not_configured", error=str(err))
+        return False
 
 
 def get_scene_writer() -> WritesScenes:
@@ -233,35 +243,39 @@ def add_scene(image: GeneratedImage, deadline: Deadline, attempts: list[dict[str
         return {}
     try:
         writer = get_scene_writer()
-    except (ImproperlyConfigured, ImagesError) as err:
-        log_event(
-            logger, logging.ERROR, "scene_failed", image=image.pk, code="provider_not_configured", error=str(err)
-        )
+        attempt = _new_attempt(writer)
+    except Exception as err:  # noqa: BLE001
+        # Whatever a host's class raises. Settings that cannot be used have a sentence; a bug has a traceback.
+        bug = None if isinstance(err, (ImproperlyConfigured, ImagesError)) else err
+        code, sentence = "provider_not_configured", type(err).__name__ if bug else str(err)
+        log_event(logger, logging.ERROR, "scene_failed", exc_info=bug, image=image.pk, code=code, error=sentence)
         return {}
-    if not _mark_asked(image, writer):
+    if not _mark_asked(image, attempt.model):
         return {}
-    scene = _attempt(writer, image, deadline.share(SHARE), attempts)
+    scene = _attempt(writer, attempt, image, deadline.share(SHARE), attempts)
     if scene is not None:
-        image.scene, image.alt_text = scene.text, scene.alt_text or None
-        prompt = build_prompt(
-            title=image.title,
-            description=image.description,
-            variant=image.variant,
-            seed=image.seed,
-            context=image.context,
-            scene=scene.text,
-        )
-        image.prompt, image.negative_prompt, image.style = prompt.text, prompt.negative, prompt.style
+        _use(scene, image)
     return _record(image, attempts)
 
 
-def _mark_asked(image: GeneratedImage, writer: WritesScenes) -> bool:
+def _new_attempt(writer: WritesScenes) -> Attempt:
+    """The entry for `GeneratedImage.attempts`, from what the writer says of itself."""
+    name = type(writer).__name__
+    return Attempt(
+        provider=str(getattr(writer, "provider", "") or name)[:MAX_NAME],
+        model=str(getattr(writer, "model", "") or name)[:MAX_NAME],
+        code="internal_error",
+        ms=0,
+        may_have_billed=bool(getattr(writer, "bills", True)),
+    )
+
+
+def _mark_asked(image: GeneratedImage, model: str) -> bool:
     """Write down that the text model is being asked, so that no other run of the row asks again.
 
     Returns:
         Whether it was written: not if the row is gone, or another run has asked.
     """
-    model = str(getattr(writer, "model", "") or type(writer).__name__)[:128]
     found = rows().filter(pk=image.pk, started_at=image.started_at, scene_model="")
     try:
         marked = found.update(scene_model=model)
@@ -275,23 +289,17 @@ def _mark_asked(image: GeneratedImage, writer: WritesScenes) -> bool:
 
 
 def _attempt(
-    writer: WritesScenes, image: GeneratedImage, deadline: Deadline, attempts: list[dict[str, Any]]
+    writer: WritesScenes, attempt: Attempt, image: GeneratedImage, deadline: Deadline, attempts: list[dict[str, Any]]
 ) -> Scene | None:
     """Ask once, and record it. Whatever goes wrong is logged, and there is no scene."""
-    attempt = Attempt(
-        provider=str(getattr(writer, "provider", "") or type(writer).__name__),
-        model=image.scene_model,
-        code="internal_error",
-        ms=0,
-        may_have_billed=True,
-    )
     started, error = time.monotonic(), ""
     try:
         if deadline.remaining < SHORTEST:
             attempt = replace(attempt, may_have_billed=False)
             raise ProviderTimeout("There was no time left for a scene.")
         scene = writer.write(brief=_brief(image), deadline=deadline)
-        attempt = replace(attempt, code="ok", request_id=scene.request_id, usage=counts(scene.usage))
+        request_id = str(scene.request_id)[:MAX_NAME]
+        attempt = replace(attempt, code="ok", request_id=request_id, usage=counts(scene.usage))
         return _cleaned(scene, image.title)
     except RealProviderError:
         attempt = replace(attempt, may_have_billed=False)
@@ -306,13 +314,29 @@ def _attempt(
         # A host's writer, or a bug: the picture is made all the same.
         log_event(logger, logging.ERROR, "scene_failed", exc_info=err, image=image.pk, code=attempt.code)
     finally:
-        can_bill = getattr(writer, "bills", True)
-        ms = round((time.monotonic() - started) * 1000)
-        attempt = replace(attempt, ms=ms, may_have_billed=attempt.may_have_billed and can_bill)
+        attempt = replace(attempt, ms=round((time.monotonic() - started) * 1000))
         attempts.append({**asdict(attempt), "kind": KIND})
         if error:
             log_event(logger, logging.WARNING, "scene_failed", image=image.pk, **asdict(attempt), error=error)
     return None
+
+
+def _use(scene: Scene, image: GeneratedImage) -> None:
+    """Put the scene into the row and its prompt, unless a host's prompt builder fails on it."""
+    try:
+        prompt = build_prompt(
+            title=image.title,
+            description=image.description,
+            variant=image.variant,
+            seed=image.seed,
+            context=image.context,
+            scene=scene.text,
+        )
+    except Exception as err:  # noqa: BLE001 - it has made the plain prompt, which stays
+        log_event(logger, logging.ERROR, "scene_failed", exc_info=err, image=image.pk, code="internal_error")
+        return
+    image.scene, image.alt_text = scene.text, scene.alt_text or None
+    image.prompt, image.negative_prompt, image.style = prompt.text, prompt.negative, prompt.style
 
 
 def _brief(image: GeneratedImage) -> SceneBrief:
@@ -332,13 +356,18 @@ def _cleaned(scene: Scene, title: str) -> Scene:
     Raises:
         ProviderBadResponse: Nothing is left of it.
     """
-    text = shorten(plain(str(scene.text)[: MAX_SCENE * 10]), MAX_SCENE)
+    text = shorten(_untagged(plain(str(scene.text)[: MAX_SCENE * 10])), MAX_SCENE)
     if not text:
         raise ProviderBadResponse(_NONSENSE)
-    alt_text = visible_line(without_markup(str(scene.alt_text)[: MAX_ALT_TEXT * 10]))
+    alt_text = _untagged(visible_line(without_markup(str(scene.alt_text)[: MAX_ALT_TEXT * 10])))
     # The title says nothing about what is seen.
     says_something = any(map(str.isalnum, alt_text)) and alt_text.casefold() != visible_line(title).casefold()
     return replace(scene, text=text, alt_text=shorten(alt_text, MAX_ALT_TEXT) if says_something else "")
+
+
+def _untagged(line: str) -> str:
+    """`line` without anything that a page could take for a tag: resolving `&lt;` may have made one."""
+    return " ".join(line.translate(_NO_TAGS).split())
 
 
 def _record(image: GeneratedImage, attempts: list[dict[str, Any]]) -> dict[str, Any]:
