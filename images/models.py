@@ -214,8 +214,8 @@ class GeneratedImageQuerySet(models.QuerySet["GeneratedImage"]):
         names = sorted(known)
         found = self.order_by().values_list("variant", flat=True).distinct()
         between = [found.filter(variant__gt=after, variant__lt=before) for after, before in pairwise(["", *names])]
-        # A union, since SQLite would answer one condition with OR by walking through the whole index. In Django 6.1 it
-        # has the model's ordering again, which no database accepts.
+        # A union, since SQLite would answer one condition with OR by walking through the whole index. In Django 6.1 a
+        # union has the model's ordering again, which no database accepts.
         return sorted(found.filter(variant__gt=names[-1]).union(*between).order_by())[:MAX_OTHER_VARIANTS]
 
 

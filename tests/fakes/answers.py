@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from images.conformance.deliveries import Answer
-from tests.fakes.pictures import HTML, SVG, picture
+from tests.fakes.pictures import HTML, SVG, picture, signed
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,7 @@ def _worded(mode: str) -> Answer | None:
 SPECIAL: dict[str, Callable[[Wish], Answer]] = {
     "ok": lambda wish: _json(with_images(wish, wish.image())),
     # A byte longer than the picture of "ok", so that two callers' pictures can be told apart.
+    "signed": lambda wish: _json(with_images(wish, signed(wish.image()))),
     "other_picture": lambda wish: _json(with_images(wish, replace(wish, image_bytes=wish.image_bytes + 1).image())),
     "empty": lambda wish: _json({"created": 1, "data": []} if wish.api == "openai" else gemini([])),
     "empty_body": lambda wish: _json({}),

@@ -7,6 +7,7 @@ from images.conformance.deliveries import DELIVERIES
 _CONTENT = {
     "ok": "a picture of the size that was asked for",
     "other_picture": "a picture that is a byte longer",
+    "signed": "a picture with a C2PA manifest",
     "multi": "three pictures; the first one counts",
     "thought_first": "Gemini: a draft before the picture",
     "data_prefix": "base64 behind data:image/png;base64,",
@@ -61,7 +62,7 @@ _CONTENT = {
     "wrong_mime": "a JPEG where a PNG is announced",
     "truncated_image": "half of a PNG",
 }
-_ERRORS = {
+ERRORS = {
     "http_400": "400: a value that is not accepted",
     "http_401": "401: a key that is not accepted",
     "http_403": "403: a key without permission",
@@ -101,9 +102,25 @@ _ERRORS = {
     "reported_unknown": "200 with an error inside that says nothing",
 }
 
+#: What a text model can be told to do beside `ERRORS` and `DELIVERIES` -> what it does.
+TEXT_MODES = {
+    "ok": "a scene and an alternative text",
+    "no_alt_text": "a scene without an alternative text",
+    "title_as_alt_text": "the title in place of an alternative text",
+    "prose": "text in place of JSON",
+    "cut_off": "JSON that is cut off",
+    "empty_scene": "a scene without a letter",
+    "deep": "JSON of 100,000 levels",
+    "too_long": "a scene and an alternative text of 80,000 characters",
+    "hostile": "quotes, instructions, tags and control characters",
+    "escaped": "tags that appear when entities are resolved",
+    "refused": "a refusal of the content",
+    "empty": "a proper answer without a text",
+}
+
 #: Mode -> what it does.
 MODES: dict[str, str] = {
     **_CONTENT,
-    **_ERRORS,
+    **ERRORS,
     **{mode: (deliver.__doc__ or "").partition("\n")[0] for mode, deliver in DELIVERIES.items()},
 }

@@ -4,7 +4,8 @@ In a test it plays one mode a request: `server.script("http_503", "ok")`, then `
 of `answers.SPECIAL`, the error modes of `answers.error` (`http_500`, `quota`, …) and `deliveries.DELIVERIES`.
 As a process it is the benchmarks' provider, or one to try things out on; `--help` lists the modes:
 `python -m tests.fakes.provider_server --latency 1 --image-bytes 1500000`,
-`python -m tests.fakes.provider_server --port 8099 --repeat http_503 azure_filter`.
+`python -m tests.fakes.provider_server --port 8099 --repeat http_503 azure_filter`,
+`python -m tests.fakes.provider_server --texts refused hostile`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
@@ -27,7 +29,7 @@ from images.conformance.deliveries import DELIVERIES, KEEP_OPEN, Answer, head
 from tests.fakes import answers
 from tests.fakes.answers import Wish
 from tests.fakes.models import model_answer
-from tests.fakes.modes import MODES
+from tests.fakes.modes import ERRORS, MODES, TEXT_MODES
 from tests.fakes.pictures import png
 from tests.fakes.texts import text_answer
 
@@ -86,7 +88,7 @@ class ProviderServer:
             "models": deque(),
             "texts": deque(),
         }
-        self._repeat = False
+        self._repeat = self._repeat_texts = False
         self.refusals = 0
         self._rate, self._allowed = (0, 0.0), deque[float]()
         self._changed = threading.Condition()
@@ -115,9 +117,10 @@ class ProviderServer:
         """The same for questions about models, which cost nothing."""
         self._scripts["models"] = deque(modes)
 
-    def script_texts(self, *modes: str) -> None:
-        """The same for requests for a text (`texts.TEXTS`)."""
+    def script_texts(self, *modes: str, repeat: bool = False) -> None:
+        """The same for requests for a text (`modes.TEXT_MODES`, the error modes and `DELIVERIES`)."""
         self._scripts["texts"] = deque(modes)
+        self._repeat_texts = repeat
 
     def requests_for(self, kind: str) -> list[Recorded]:
         """The requests for `texts`, or those for `images`."""
@@ -225,7 +228,10 @@ class ProviderServer:
         if not is_file and (request.method != "POST" or request.path.startswith("/elsewhere")):
             return "ok"
         if _is_text(request):
-            return self._scripts["texts"].popleft() if self._scripts["texts"] else "ok"
+            mode = self._scripts["texts"].popleft() if self._scripts["texts"] else "ok"
+            if self._repeat_texts:
+                self._scripts["texts"].append(mode)
+            return mode
         try:
             mode = self._scripts["files" if is_file else "images"].popleft()
         except IndexError:  # The script is over.
@@ -350,6 +356,10 @@ class _Server(socketserver.ThreadingTCPServer):
                     continue  # Gone already.
 
 
+def _lines(modes: Mapping[str, str]) -> str:
+    return "\n".join(f"  {mode:24}{line}" for mode, line in modes.items())
+
+
 def main() -> None:
     """Run as a process until it is killed; the first line of output is the port."""
     parser = argparse.ArgumentParser(
@@ -357,19 +367,23 @@ def main() -> None:
         description="A provider on the loopback that speaks OpenAI's and Gemini's HTTP and answers as it is told. It "
         "prints its port. Point OPENAI_BASE_URL at http://127.0.0.1:PORT/v1, GEMINI_API_BASE_URL at "
         "http://127.0.0.1:PORT/v1beta, and set any key.",
-        epilog="modes:\n" + "\n".join(f"  {mode:24}{line}" for mode, line in MODES.items()),
+        epilog=f"modes:\n{_lines(MODES)}\n\nmodes of text models, beside the errors above:\n{_lines(TEXT_MODES)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("modes", nargs="*", metavar="MODE", help="played one a request, and then ok")
+    parser.add_argument("--texts", nargs="+", default=[], metavar="MODE", help="the same for the model of scenes")
     parser.add_argument("--repeat", action="store_true", help="play the modes again and again")
     parser.add_argument("--port", type=int, default=0, help="by default, any free one")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--image-bytes", type=int, default=1_500_000, help="the size of the PNGs")
     options = parser.parse_args()
-    if unknown := [mode for mode in options.modes if mode not in MODES]:
+    unknown = [mode for mode in options.modes if mode not in MODES]
+    unknown += [mode for mode in options.texts if mode not in {*TEXT_MODES, *ERRORS, *DELIVERIES}]
+    if unknown:
         parser.error(f"there is no mode {unknown[0]!r}; --help lists them")
     server = ProviderServer(options.port, options.latency, options.image_bytes)
     server.script(*options.modes, repeat=options.repeat)
+    server.script_texts(*options.texts, repeat=options.repeat)
     server.start()
     print(server.port, flush=True)
     threading.Event().wait()

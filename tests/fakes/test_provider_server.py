@@ -12,9 +12,10 @@ from PIL import Image
 
 from images.conformance.deliveries import DELIVERIES
 from tests.fakes import answers
-from tests.fakes.modes import MODES
+from tests.fakes.modes import MODES, TEXT_MODES
 from tests.fakes.pictures import picture
 from tests.fakes.provider_server import ProviderServer
+from tests.fakes.texts import TEXTS
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
@@ -31,14 +32,17 @@ def test_a_png_is_filled_to_the_byte() -> None:
 
 
 def test_it_runs_as_a_process_and_prints_its_port() -> None:
-    command = [sys.executable, "-m", "tests.fakes.provider_server", "--image-bytes", "100000"]
+    command = [sys.executable, "-m", "tests.fakes.provider_server", "--image-bytes", "100000", "--texts", "refused"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         url = f"http://127.0.0.1:{port}/v1/images/generations"
         answer = requests.post(url, json={"size": "64x64"}, headers={"Authorization": "Bearer x"}, timeout=10)
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        refusal = requests.post(url, json={}, headers={"Authorization": "Bearer x"}, timeout=10)
         process.kill()
     assert len(answer.json()["data"][0]["b64_json"]) > 100_000
+    assert "cannot" in refusal.json()["choices"][0]["message"]["refusal"]
 
 
 def test_every_mode_is_listed_in_the_help_with_what_it_does() -> None:
@@ -46,7 +50,8 @@ def test_every_mode_is_listed_in_the_help_with_what_it_does() -> None:
     assert known <= set(MODES), "describe each mode in tests/fakes/modes.py"
     command = [sys.executable, "-m", "tests.fakes.provider_server", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for mode, line in MODES.items():
+    assert {*TEXTS, "refused", "empty"} == set(TEXT_MODES)
+    for mode, line in (MODES | TEXT_MODES).items():
         assert f"{mode} " in shown
         assert line
         assert line in shown

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.fakes.pictures import picture, signed
+from tests.fakes.texts import ALT_TEXT, SCENE
 from tests.queue.conftest import Install
 from tests.queue.installation import Installation, kill
 from tests.queue.services import PATIENCE, Redis, until
@@ -261,3 +263,20 @@ def test_many_callers_many_workers_one_image_each(installation: Installation) ->
         answers = list(callers.map(lambda number: installation.ask(f"Number {number}", Prefer="wait=80"), range(24)))
     assert [answer.status_code for answer in answers] == [200] * 24
     assert len({answer.json()["imageUrl"] for answer in answers}) == installation.paid == 24
+
+
+def test_a_worker_has_scenes_thought_up_and_keeps_what_the_vendor_signed(install: Install, redis: Redis) -> None:
+    installation = install(redis.url, IMAGE_SCENE_PROVIDER="openai")
+    provider = installation.provider
+    provider.script("signed", "ok", "http_500")
+    provider.script_texts("ok", "refused", "ok")
+    with installation.web(), installation.worker():
+        image = installation.ended(installation.queue("With a scene"))
+        assert (image["altText"], image["contentCredentials"]) == (ALT_TEXT, True)
+        bytes_sent = signed(picture("png", image["width"], image["height"], provider.image_bytes))
+        assert requests.get(image["imageUrl"], timeout=PATIENCE).content == bytes_sent
+        image = installation.ended(installation.queue("Without one"))
+        assert (image["status"], image["altText"], image["contentCredentials"]) == ("ready", None, False)
+        assert installation.ended(installation.queue("Without a picture"))["status"] == "failed"
+    assert [len(provider.requests_for(kind)) for kind in ("texts", "images")] == [3, 3]
+    assert [SCENE in request.body.decode() for request in provider.requests_for("images")] == [True, False, True]

@@ -16,10 +16,13 @@ from images.exceptions import ProviderAuth, ProviderTimeout, RealProviderError
 from images.models import GeneratedImage
 from images.pricing import attempt_cost, cost_of
 from images.providers import Deadline
-from images.services import generate_image, generate_image_later, run_generation, scenes
+from images.services import generate_image, generate_image_later, rate_limits, run_generation, scenes
+from images.services.background import start_generations
 from images.services.prompts import PromptBuilder
+from images.services.request import GenerationRequest
 from images.services.scenes import Scene, SceneBrief, SceneWriter
 from images.signals import image_generated
+from tests.fakes.background import finish_background
 from tests.fakes.provider_server import ProviderServer
 from tests.fakes.providers import FakeProvider
 from tests.fakes.texts import ALT_TEXT, SCENE
@@ -254,6 +257,30 @@ def test_a_worker_that_takes_over_never_asks_again(
     assert (image.status, image.scene) == ("ready", found.get("scene", ""))
     assert image.attempts[0] == paid
     assert not server.requests_for("texts")
+
+
+def test_a_request_that_waits_for_its_painter_keeps_its_scene(server: ProviderServer, settings: Settings) -> None:
+    image = queued(settings)
+    server.script("http_429")
+    assert run_generation(image.pk, deferrable=True) is not None
+    image.refresh_from_db()
+    assert (image.status, image.scene) == ("pending", SCENE)
+    rate_limits.forget()
+    GeneratedImage.objects.update(retry_at=None)
+    assert run_generation(image.pk, deferrable=True) is None
+    image.refresh_from_db()
+    assert (image.status, image.scene, len(scene_attempts(image))) == ("ready", SCENE, 1)
+    assert len(server.requests_for("texts")) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("mode", "scene"), [("ok", SCENE), ("refused", "")])
+def test_so_does_a_thread_that_nobody_waits_for(server: ProviderServer, mode: str, scene: str) -> None:
+    server.script_texts(mode)
+    start_generations(requests=[GenerationRequest(**WANTED)])
+    finish_background()
+    image = GeneratedImage.objects.get()
+    assert (image.status, image.scene, len(scene_attempts(image))) == ("ready", scene, 1)
 
 
 def test_the_scene_is_written_down_before_the_painter_is_asked(
