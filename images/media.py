@@ -23,10 +23,10 @@ from django.utils.http import http_date, parse_etags, parse_http_date_safe
 from django.views.decorators.csrf import csrf_exempt
 
 from .conf import conf
+from .file_names import ROOT, is_plain_path
 from .local_files import local_path
 from .logs import log_event
 from .models import image_storage
-from .storage import ROOT, is_plain_path
 from .stored_files import StoredFile, Wanted, find_file
 
 logger = logging.getLogger("images")

@@ -1,4 +1,4 @@
-"""Where files live and what they are called: all that is asked of the storage, through Django's Storage API.
+"""Where files live: all that is asked of the storage, through Django's Storage API.
 
 Everything lies under `draft-images/` of the storage that `IMAGES["STORAGE"]` names. A storage in a folder of this
 machine gets its files renamed into place, so that a file that can be fetched is a whole file; any other is handed the
@@ -16,16 +16,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
-import hashlib
 import logging
 import os
-import re
-import secrets
 import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from io import BytesIO
 from itertools import islice
 from typing import IO
@@ -35,12 +32,11 @@ from django.conf import settings
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import Storage
 from django.db import router
-from django.utils import timezone
-from django.utils.text import slugify
 
 from .bucket import Bucket, ListedFile, advice, bucket_of, is_not_there
 from .conf import conf
 from .exceptions import StorageError
+from .file_names import ROOT, is_plain_path, new_token
 from .local_files import (
     FULL,
     GONE,
@@ -54,36 +50,16 @@ from .local_files import (
 )
 from .logs import log_event
 from .models import GeneratedImage, image_storage
-from .variants import NAME as VARIANT_NAME
 
 logger = logging.getLogger("images")
-
-#: The folder in the storage that holds every file of this app, and nothing else.
-ROOT = "draft-images"
 
 #: A hidden file, which is never served, that shows whether a remote storage takes files.
 PROBE = f"{ROOT}/.images-probe"
 #: Seconds for which it counts that a remote storage has taken a file, and for which that it has not.
 PROOF_LASTS, PROBLEM_LASTS = 60.0, 2.0
 
-#: What `images.image_formats` can say an image is.
-EXTENSIONS = ("png", "jpg", "webp")
-
-#: The longest name, in characters, that a row can hold: its stem has as many.
-MAX_NAME = 400
-_MAX_CONTENT_ITEM = 255
-
 #: How local storages say that there is no such file.
 _MISSING = (FileNotFoundError, NotADirectoryError)
-
-_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-#: Names that Windows, and with it many a network share, takes for devices, with any extension.
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-_PICTURE = re.compile(r".+\.(?:png|jpe?g|webp)", re.IGNORECASE | re.DOTALL)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-#: 12 to 14 digits: years 1973 to 5138.
-_TELLING_NAME = re.compile(rf"(?P<variant>{VARIANT_NAME})-(?P<milliseconds>[0-9]{{12,14}})(?:-.*)?", re.DOTALL)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SENTENCES = {
     errno.ENOSPC: FULL,
@@ -140,24 +116,38 @@ def _whole(file: IO[bytes]) -> bytes:
 
 
 def spool(data: bytes) -> IO[bytes]:
-    """The bytes of an image while it waits to be stored, as a file to be closed by the caller.
+    """The bytes of an image that is about to be stored, as a file to be closed by the caller.
 
     Returns:
         For a remote storage a file on the disk, so that no memory is held for as long as the storage takes. A
         `BytesIO` if images are stored in a folder of this machine, or if there is no room for temporary files.
     """
-    if local_path(image_storage(), ROOT) is not None:
-        return BytesIO(data)
+    file = BytesIO(data)
+    return file if local_path(image_storage(), ROOT) is not None else move_to_disk(file)
+
+
+def move_to_disk(file: IO[bytes]) -> IO[bytes]:
+    """Move an image from memory into a temporary file, since storing it takes long.
+
+    The file has no name, so nobody else can open it, and it is gone with this process, however that ends.
+
+    Returns:
+        The temporary file, to be closed by the caller; `file` itself if it is on the disk already, or if there is no
+        room.
+    """
+    if not isinstance(file, BytesIO):
+        return file
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.TemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR))
-            file.write(data)
-            file.flush()
+            moved = stack.enter_context(tempfile.TemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR))
+            moved.write(file.getvalue())  # no copy
+            moved.flush()
         except OSError as err:
             log_event(logger, logging.WARNING, "not_spooled", error=repr(err))
-            return BytesIO(data)
+            return file
         stack.pop_all()  # the caller closes it
-        return file
+        file.close()  # which frees its memory
+        return moved
 
 
 def _save_remotely(storage: Storage, name: str, data: bytes | IO[bytes]) -> str:
@@ -166,12 +156,19 @@ def _save_remotely(storage: Storage, name: str, data: bytes | IO[bytes]) -> str:
         try:
             if not isinstance(data, bytes):
                 data.seek(0)
-            saved = storage.save(name, ContentFile(data, name=name) if isinstance(data, bytes) else File(data, name))
+            saved = storage.save(name, ContentFile(data, name=name) if isinstance(data, bytes) else _Kept(data, name))
         except Exception:
             look.forget()
             raise
     look.remember(None)
     return saved
+
+
+class _Kept(File):  # type: ignore[type-arg]
+    """A file that a storage may close, as some do, without taking it from those who try again."""
+
+    def close(self) -> None:
+        """Leave it open."""
 
 
 _twins: WeakKeyDictionary[Storage, Storage] = WeakKeyDictionary()
@@ -335,6 +332,11 @@ def _look_at(storage: Storage) -> _Look:
     return _looks.setdefault(storage, _Look())
 
 
+def look_again() -> None:
+    """Ask a remote storage the next time, however short a while ago it was asked."""
+    _look_at(image_storage()).forget()
+
+
 def _try_to_store(storage: Storage) -> str | None:
     """Store a few bytes: only that tells whether a remote storage takes files. Returns the problem, or `None`.
 
@@ -495,99 +497,3 @@ def list_folder(folder: str) -> tuple[list[str], list[str]]:
             raise NotListable(_NOT_LISTABLE) from err
     # Object stores may list the folder itself, as "".
     return sorted(filter(None, folders)), sorted(filter(None, files))
-
-
-# --- names -------------------------------------------------------------------------------------------------------
-
-
-def safe_directory(content_item_id: str) -> str:
-    """The name of the folder that keeps the images of one content item together.
-
-    Plain ids (ASCII letters, digits, `.`, `_`, `-`, up to 200 characters) are kept to the letter. Any other becomes
-    what is readable of it, a `~` and 16 hex digits of its SHA-256; since no plain id holds a `~`, the two never meet.
-
-    Returns:
-        One path segment of at most 200 ASCII characters, never empty, hidden, or special to an operating system.
-    """
-    is_plain = (
-        _PLAIN_ID.fullmatch(content_item_id)
-        and ".." not in content_item_id
-        and not content_item_id.endswith(".")
-        and not _DEVICE.fullmatch(content_item_id)
-    )
-    if is_plain:
-        return content_item_id
-    digest = hashlib.sha256(content_item_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return f"{slugify(content_item_id)[:60].strip('-_')}~{digest}"
-
-
-def new_token() -> str:
-    """Twelve random hex digits: two images made in the same millisecond do not collide."""
-    return secrets.token_hex(6)
-
-
-def file_stem(*, content_item_id: str, variant: str, created_at: datetime, token: str) -> str:
-    """An image's name in the storage, without the extension, which only its bytes can tell.
-
-    Args:
-        content_item_id: As the caller gave it.
-        variant: Its name, for example `hero`.
-        created_at: Aware, or naive in the project's time zone (`USE_TZ = False`).
-        token: From `new_token`.
-    """
-    if timezone.is_naive(created_at):
-        created_at = timezone.make_aware(created_at, timezone.get_default_timezone())
-    milliseconds = (created_at - _EPOCH) // timedelta(milliseconds=1)
-    return f"{ROOT}/{safe_directory(content_item_id)}/{variant}-{milliseconds}-{token}"
-
-
-def read_file_name(name: str) -> tuple[str, datetime] | None:
-    """What an image's name tells: variant and time of creation. Names of the old service had no token.
-
-    Args:
-        name: Of a file, with or without its folders.
-
-    Returns:
-        The variant in front, whether there is one of that name or not, and the moment in UTC; `None` if the name is
-        of another kind.
-    """
-    found = _TELLING_NAME.fullmatch(name.rpartition("/")[2].partition(".")[0])
-    return (found["variant"], _EPOCH + timedelta(milliseconds=int(found["milliseconds"]))) if found else None
-
-
-def is_plain_path(path: str) -> bool:
-    """Whether `path`, which stands for what follows `draft-images/`, can only mean a visible file below that folder.
-
-    No segment is empty, `.`, `..` or hidden, so neither other uploads nor half-written files can be named, and there
-    is no backslash and no control character in it.
-    """
-    return not _UNSAFE.search(path) and all(part and not part.startswith(".") for part in path.split("/"))
-
-
-def possible_names(stem: str) -> tuple[str, ...]:
-    """Every name that the file of `stem` can have, for rows that do not know what became of it."""
-    return tuple(f"{stem}.{extension}" for extension in EXTENSIONS)
-
-
-def can_have_row(name: str) -> bool:
-    """Whether a row can name this file and `images.media` serve it: databases and addresses do not take everything.
-
-    Args:
-        name: With `draft-images/` in front.
-    """
-    return is_plain_name(name) and len(name) <= MAX_NAME and len(content_item_of(name)) <= _MAX_CONTENT_ITEM
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name is written in UTF-8, though Linux takes any bytes for one, and means the same everywhere."""
-    return name == name.encode("utf-8", "ignore").decode() and is_plain_path(name.removeprefix(f"{ROOT}/"))
-
-
-def has_picture_name(name: str) -> bool:
-    """Whether a file is called as pictures are."""
-    return bool(_PICTURE.fullmatch(name))
-
-
-def content_item_of(name: str) -> str:
-    """What a file belongs to by its name: the folders it lies in, or the word that callers use for nothing."""
-    return name.removeprefix(f"{ROOT}/").rpartition("/")[0] or "unknown"

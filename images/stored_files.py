@@ -17,8 +17,8 @@ from typing import IO, Any, Protocol
 from django.core.files.storage import Storage
 
 from .bucket import Bucket, Content, bucket_of, is_not_there, real_size, status_of
+from .file_names import ROOT
 from .local_files import local_path, open_below
-from .storage import ROOT
 
 #: What is said of names that are too long, of symbolic links, sockets and devices: there is nothing to serve.
 _NOT_SERVED = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV}
@@ -96,7 +96,7 @@ def find_file(storage: Storage, path: str, wanted: Wanted) -> StoredFile | None:
 
     Args:
         storage: Where to look.
-        path: A plain one: `images.storage.is_plain_path` has said so.
+        path: A plain one: `images.file_names.is_plain_path` has said so.
         wanted: What of the file is asked for.
 
     Raises:

@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
         "exceptions",
         "failures",
         "fields",
+        "file_names",
         "logs",
         "signals",
         "image_formats",

@@ -20,7 +20,7 @@ from pytest_django import Settings
 from images import local_files, storage
 from images.exceptions import StorageError
 from images.models import GeneratedImage, image_storage
-from tests.fakes.storages import BROKEN, COUNTING, IN_MEMORY, CountingStorage, VendorError, use_storage
+from tests.fakes.storages import BROKEN, CLOSING, COUNTING, IN_MEMORY, CountingStorage, VendorError, use_storage
 
 STEM = "draft-images/item/hero-1763049170351-0123456789ab"
 NAME = f"{STEM}.png"
@@ -439,3 +439,22 @@ def test_a_file_that_waits_for_a_remote_storage_takes_no_memory_unless_the_disk_
     settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "none")
     with storage.spool(DATA) as waiting:
         assert isinstance(waiting, BytesIO)
+
+
+def test_a_file_that_waits_has_no_name_and_can_be_read_by_nobody_else(settings: Settings, tmp_path: Path) -> None:
+    use_storage(settings, IN_MEMORY)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    settings.FILE_UPLOAD_TEMP_DIR = str(folder)
+    with storage.spool(DATA) as waiting:
+        assert stat.S_IMODE(os.fstat(waiting.fileno()).st_mode) & 0o177 == 0
+        assert list(folder.iterdir()) == []
+
+
+def test_a_storage_that_closes_what_it_is_given_can_be_tried_again(settings: Settings) -> None:
+    use_storage(settings, CLOSING)
+    with storage.spool(DATA) as waiting:
+        with pytest.raises(StorageError):
+            storage.save(STEM, "png", waiting)
+        assert storage.save(STEM, "png", waiting) == NAME
+    assert storage.read(NAME) == DATA

@@ -19,6 +19,7 @@ from rest_framework.test import APIClient
 
 from images import checks
 from images.exceptions import InvalidRequest
+from images.file_names import read_file_name
 from images.models import GeneratedImage
 from images.providers import Deadline, ImageRequest
 from images.providers.base import nearest_ratio
@@ -29,7 +30,6 @@ from images.services.generation import run_generation
 from images.services.importing import import_images
 from images.services.prompts import PromptBuilder
 from images.services.wording import Wording
-from images.storage import read_file_name
 from tests.fakes.doctor import Configure
 from tests.fakes.provider_server import ProviderServer
 from tests.fakes.providers import FakeProvider, png

@@ -42,12 +42,12 @@ from ..exceptions import (
     RequestInProgress,
     TooManyGenerations,
 )
+from ..file_names import ROOT, safe_directory
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status, absolute_url
 from ..services import delete_image, generate_image, set_alt_text
 from ..services.generation import limit_concurrency, queue_generation
 from ..services.queue import finished, set_caller_waits, wait_for
 from ..services.request import GenerationRequest
-from ..storage import ROOT, safe_directory
 from ..variants import variant_names
 from .authentication import check_length
 from .browsable import ImagesBrowsableRenderer

@@ -142,7 +142,7 @@ def safe_id(value: object) -> str:
 # --- few responses in memory ------------------------------------------------------------------------------------
 
 
-class _Reservation:
+class Reservation:
     """The semaphores that a thread holds for the one response it has in memory."""
 
     def __init__(self) -> None:
@@ -171,11 +171,11 @@ class _Reservation:
             self._held.pop().release()
 
 
-_reservation: ContextVar[_Reservation | None] = ContextVar("images_reservation", default=None)
+_reservation: ContextVar[Reservation | None] = ContextVar("images_reservation", default=None)
 
 
 @contextmanager
-def bounded_memory() -> Iterator[_Reservation]:
+def bounded_memory() -> Iterator[Reservation]:
     """Bound the memory of everything done inside: reading, decoding, checking and storing one image.
 
     Entering costs nothing. The reservation is made with the first bytes of a response's body. It is released at the
@@ -186,7 +186,7 @@ def bounded_memory() -> Iterator[_Reservation]:
     if outer is not None:
         yield outer
         return
-    reservation = _Reservation()
+    reservation = Reservation()
     token = _reservation.set(reservation)
     try:
         yield reservation
@@ -380,7 +380,7 @@ def _context(bundle: str) -> ssl.SSLContext:
 class _Network(httpcore2.NetworkBackend):
     """The network as one request sees it, with that request's limits on time, size and memory."""
 
-    def __init__(self, call: Call, reservation: _Reservation, limit: int, connect_timeout: float) -> None:
+    def __init__(self, call: Call, reservation: Reservation, limit: int, connect_timeout: float) -> None:
         self._call = call
         self._reservation = reservation
         self._limit = limit

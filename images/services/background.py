@@ -86,7 +86,7 @@ def _let_wait_for_each_other(images: Sequence[GeneratedImage]) -> None:
     """Give the last of many rows the time that those before it may take."""
     if len(images) <= MAX_THREADS:
         return
-    seconds = conf.queue_timeout + conf.deadline * len(images) / MAX_THREADS
+    seconds = conf.queue_timeout + conf.longest_run * len(images) / MAX_THREADS
     deadline = timezone.now() + timedelta(seconds=seconds)
     rows().filter(pk__in=[image.pk for image in images]).update(deadline_at=deadline)
 

@@ -14,6 +14,7 @@ from django.db.models.signals import post_delete, pre_delete
 
 from .. import storage
 from ..exceptions import ImageNotFound, OpenTransactionError, StorageError
+from ..file_names import possible_names
 from ..logs import log_event
 from ..models import DeletedImage, GeneratedImage, Status
 from ..signals import image_deleted
@@ -98,7 +99,7 @@ def _keep(image: GeneratedImage, using: str, *, at_first_try: bool) -> None:
 
 def _remove_file(image: GeneratedImage) -> None:
     """Remove the image's file, also one that a killed process left without recording its name."""
-    names = [image.file_name] if image.file_name else storage.possible_names(image.file_stem)
+    names = [image.file_name] if image.file_name else possible_names(image.file_stem)
     for name in names:
         storage.remove(name)
 

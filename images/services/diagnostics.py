@@ -30,9 +30,9 @@ from django.views.debug import SafeExceptionReporterFilter
 from .. import storage
 from ..conf import conf
 from ..exceptions import ImagesError, StorageError
+from ..file_names import ROOT, new_token
 from ..models import GeneratedImage, Status, absolute_url
 from ..providers.models import utc_today
-from ..storage import new_token
 from .database import rows
 from .deletion import delete_image
 from .generation import generate_image
@@ -232,6 +232,7 @@ def examine_callers() -> Iterator[Finding]:
 
 def examine_storage() -> Iterator[Finding]:
     """Write a probe file, read it back and delete it."""
+    storage.look_again()
     quick = probe_storage()
     if quick.level != Level.FINE:
         yield quick
@@ -264,8 +265,7 @@ def _examine_listing() -> Iterator[Finding]:
 
 
 _NOT_READABLE = (
-    "A probe file cannot be read back: it is gone, or the bucket's policy does not allow "
-    f"s3:GetObject on {storage.ROOT}/*."
+    f"A probe file cannot be read back: it is gone, or the bucket's policy does not allow s3:GetObject on {ROOT}/*."
 )
 
 
@@ -284,9 +284,9 @@ def probe_file() -> Iterator[Probe]:
     Raises:
         StorageError: It could not be written or removed.
     """
-    token = storage.new_token()
+    token = new_token()
     data = _png(token.encode())
-    name = storage.save(f"{storage.ROOT}/images-doctor/probe-{token}", "png", data)
+    name = storage.save(f"{ROOT}/images-doctor/probe-{token}", "png", data)
     try:
         yield Probe(name=name, data=data)
     finally:

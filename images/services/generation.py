@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial, wraps
 from io import BytesIO
@@ -41,14 +41,14 @@ from ..logs import log_event
 from ..models import STALE_AFTER, GeneratedImage, Status
 from ..pricing import cost_of
 from ..providers import Deadline, ImageProvider, ImageRequest
-from ..providers.http import bounded_memory
+from ..providers.http import Reservation, bounded_memory
 from ..signals import image_generated, image_generation_failed
 from ..variants import aspect_ratio_of
 from . import budgets, queue, rate_limits
 from .database import release_connections, rows
 from .deletion import keep_late_cost
 from .failover import VerifiedImage, ask_providers
-from .repair import fail_stopped
+from .repair import fail_stopped, leave_note
 from .request import GenerationRequest
 from .scenes import add_scene, is_of_scene
 
@@ -330,9 +330,7 @@ class GenerationRun:
                 facts, extension = self._describe(verified), verified.info.extension
                 with storage.spool(verified.image.data) as file:
                     del verified
-                    if not isinstance(file, BytesIO):  # a slow storage keeps no other answer from being read
-                        memory.release()
-                    self._store(file, extension)
+                    self._store(file, extension, memory)
             for name, value in facts.items():
                 setattr(self.image, name, value)
         except BaseException as err:
@@ -376,23 +374,29 @@ class GenerationRun:
             "content_credentials": verified.info.content_credentials,
         }
 
-    def _store(self, file: IO[bytes], extension: str) -> None:
+    def _store(self, file: IO[bytes], extension: str, memory: Reservation) -> None:
         """Store the image, which is paid for. It is tried again until the time for that is over.
+
+        While it waits it lies on the disk, so that a slow storage keeps no other answer from being read.
 
         Raises:
             StorageError: It could not be stored.
         """
         end, pause = min(time.monotonic(), self.deadline.at) + conf.storage_timeout, FIRST_STORAGE_PAUSE
-        while True:
-            try:
-                self.image.file.name = storage.save(self.image.file_stem, extension, file)
-                return
-            except StorageError as err:
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise StorageError(f"The image was made, but could not be stored. {err.message}") from err
-            time.sleep(min(pause * random.uniform(0.75, 1.25), left))  # noqa: S311 (jitter)
-            pause = min(2 * pause, LONGEST_STORAGE_PAUSE)
+        with ExitStack() as stack:
+            while True:
+                if not isinstance(file, BytesIO):
+                    memory.release()
+                try:
+                    self.image.file.name = storage.save(self.image.file_stem, extension, file)
+                    return
+                except StorageError as err:
+                    left = end - time.monotonic()
+                    if left <= 0:
+                        raise StorageError(f"The image was made, but could not be stored. {err.message}") from err
+                file = stack.enter_context(storage.move_to_disk(file))
+                time.sleep(min(pause * random.uniform(0.75, 1.25), left))  # noqa: S311 (jitter)
+                pause = min(2 * pause, LONGEST_STORAGE_PAUSE)
 
     def _record_provider(self, provider: str, model: str) -> None:
         """Record who made the image. A model's name may have any length; the picture is paid for, so it is cut."""
@@ -409,6 +413,7 @@ class GenerationRun:
             log_event(
                 logger, logging.ERROR, "generation_unrecorded", exc_info=err, file=image.file_name, **self._names()
             )
+            leave_note(image)
             raise self._billed(ImagesError(_UNRECORDED)) from err
         if not written:  # deleted, or claimed by another worker
             storage.remove(image.file_name)

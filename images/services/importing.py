@@ -18,10 +18,10 @@ from pathlib import Path
 from .. import storage
 from ..conf import conf
 from ..exceptions import InvalidRequest, StorageError
+from ..file_names import ROOT, can_have_row, has_picture_name, is_plain_name, read_file_name
 from ..local_files import link_into_place, local_path, remove_if_empty
 from ..logs import log_event
 from ..models import GeneratedImage, image_storage
-from ..storage import ROOT
 from .database import rows
 from .repair import Contents, judge, look_into, row_of_file, write_rows
 
@@ -182,7 +182,7 @@ class _Batch:
     def run(self, files: list[OldFile]) -> list[ImportedFile]:
         if self._mode is not Mode.LEAVE and not self._dry_run:
             storage.check_space(f"{ROOT}/any")
-        names = [file.name for file in files if storage.is_plain_name(file.name)]
+        names = [file.name for file in files if is_plain_name(file.name)]
         known = set(rows().filter(file__in=names).order_by().values_list("file", flat=True))
         results = {}
         try:
@@ -220,7 +220,7 @@ class _Batch:
 
     def _adopt(self, file: OldFile, data: bytes, contents: Contents) -> None:
         modified = None
-        if not storage.read_file_name(file.name):
+        if not read_file_name(file.name):
             modified = datetime.fromtimestamp(os.stat(file.path).st_mtime, UTC)
         if self._mode is not Mode.LEAVE:
             self._place(file, data, contents)
@@ -246,9 +246,9 @@ class _Batch:
 
 
 def _check_name(name: str) -> None:
-    if not storage.has_picture_name(name.rpartition("/")[2]):
+    if not has_picture_name(name.rpartition("/")[2]):
         raise _Refused("It is not called .png, .jpg, .jpeg or .webp.", Outcome.NOT_AN_IMAGE)
-    if not storage.can_have_row(name):
+    if not can_have_row(name):
         raise _Refused("Its name is hidden, too long, or holds characters that no address has.")
 
 

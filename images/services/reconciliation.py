@@ -27,9 +27,10 @@ from django.utils.timezone import make_naive
 from .. import storage
 from ..bucket import ListedFile
 from ..exceptions import StorageError
+from ..file_names import ROOT, can_have_row, has_picture_name, is_plain_name, picture_of_note
 from ..local_files import FULL, READ_ONLY, local_path
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status, image_storage
-from ..storage import ROOT, has_picture_name, is_missing, is_plain_name, modified_at
+from ..storage import is_missing, modified_at
 from . import budgets, repair
 from .database import rows
 from .repair import Contents, look_into, possible_files, rescue
@@ -411,7 +412,7 @@ def file_problems(*, delete_orphans: bool, count: Count) -> Iterator[Problem]:
 
 def _can_have_row(name: str) -> bool:
     """Whether a row can hold the name and the API serves it as a picture."""
-    return has_picture_name(name) and storage.can_have_row(name)
+    return has_picture_name(name) and can_have_row(name)
 
 
 def _rows_of(names: list[str]) -> dict[str, GeneratedImage]:
@@ -444,10 +445,13 @@ def _look(entry: Entry, row: GeneratedImage | None, *, delete_orphans: bool) -> 
 def _leftover(entry: Entry) -> Problem | None:
     name = entry.name
     is_ours = _LEFTOVER.fullmatch(name.rpartition("/")[2])
-    modified = (entry.modified or modified_at(name)) if is_ours else None
-    if modified is None or timezone.now() - modified < LEFTOVER_AFTER:
+    picture = picture_of_note(name)
+    modified = (entry.modified or modified_at(name)) if is_ours or picture else None
+    if modified is None or timezone.now() - modified < LEFTOVER_AFTER or (picture and not is_missing(picture)):
         return None
     sentence = "A half-written file was left by a server that was stopped; it is removed."
+    if picture:
+        sentence = "A note about a picture that is gone is left; it is removed."
     return Problem(kind=Kind.LEFTOVER, name=name, sentence=sentence, repair=partial(storage.remove_leftover, name))
 
 

@@ -7,9 +7,11 @@ generation, a deletion or another reconciliation is never overwritten: whichever
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -21,12 +23,14 @@ from django.utils import timezone
 
 from .. import storage
 from ..exceptions import ImageNotFound, ImagesError, QueueUnavailable, StorageError
+from ..file_names import content_item_of, note_stem, possible_names, read_file_name
 from ..image_formats import ImageInfo, NotAnImage, inspect_image
 from ..logs import log_event
 from ..models import NO_WORKER_STARTED, STOPPED, GeneratedImage, Status, Variant
+from ..pricing import cost_of
 from ..provenance import TRAINED_ALGORITHMIC_MEDIA
 from ..signals import image_generated, image_generation_failed
-from ..storage import content_item_of, modified_at, possible_names, read_file_name
+from ..storage import modified_at
 from ..variants import variant_names
 from . import budgets
 from .database import rows
@@ -40,17 +44,24 @@ DAMAGED = "The file in the storage was damaged and has been removed. Ask for the
 
 
 def record_file(row: GeneratedImage, name: str, contents: Contents) -> bool:
-    """Make a pending or failed row ready with the whole image that was made for it."""
-    finished = modified_at(name) or timezone.now()
-    done = _change(
-        row,
-        status=Status.READY,
-        finished_at=finished,
-        error_code="",
-        error_message="",
-        source_type="" if row.provider else source_of(name),
+    """Make a pending or failed row ready with the whole image that was made for it.
+
+    If the process that made it has left a note, the row gets provider, model, usage and cost from there. Otherwise it
+    keeps what it knows: the cost of a run that was killed is unknown, which is not zero.
+    """
+    values = {
+        "status": Status.READY,
+        "finished_at": modified_at(name) or timezone.now(),
+        "error_code": "",
+        "error_message": "",
+        "source_type": "" if row.provider else source_of(name),
         **facts(name, contents),
-    )
+    }
+    noted = _read_note(name)
+    done = _change(row, **values | noted)
+    if done and noted:
+        with suppress(StorageError):  # reconciliation removes it if the picture is gone
+            storage.remove_leftover(f"{note_stem(name)}.json")
     if done:
         report(Incident.ORPHANED, row.pk, logging.INFO)
         _send_signal(row.pk, None)
@@ -191,6 +202,40 @@ def rescue(row: GeneratedImage) -> bool:
         if contents and contents.info:
             return record_file(row, name, contents)
     return False
+
+
+# --- what a row does not know yet ---------------------------------------------------------------------------------
+
+#: What a note holds, and of which kind each of it is.
+_NOTED: dict[str, tuple[type, ...]] = {
+    "provider": (str,),
+    "model": (str,),
+    "usage": (dict, type(None)),
+    "attempts": (list,),
+    "duration_ms": (int, type(None)),
+    "source_type": (str,),
+}
+
+
+def leave_note(image: GeneratedImage) -> None:
+    """Keep what a picture took beside its file, since the database does not answer. Failing that, it is unknown."""
+    note = json.dumps({name: getattr(image, name) for name in _NOTED}, default=str)
+    with suppress(StorageError):
+        storage.save(note_stem(image.file_name), "json", note.encode())
+
+
+def _read_note(name: str) -> dict[str, Any]:
+    """The columns that a note beside a picture tells; nothing if there is no note, or if it is damaged."""
+    try:
+        data = storage.read(f"{note_stem(name)}.json")
+        note = json.loads(data) if data else {}
+    except (StorageError, ValueError):
+        return {}
+    if not isinstance(note, dict) or not all(isinstance(note.get(key), kinds) for key, kinds in _NOTED.items()):
+        return {}
+    cost = cost_of(note["attempts"])
+    costs = {"cost": cost.usd, "cost_basis": cost.basis, "prices_dated": cost.dated}
+    return {key: note[key] for key in _NOTED} | costs
 
 
 # --- files without a row -----------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from .. import storage
 from ..conf import conf
 from ..exceptions import RETRY_AFTER, BudgetExhausted, IdempotencyKeyReused, InvalidRequest, RequestInProgress
+from ..file_names import file_stem, new_token
 from ..models import GeneratedImage, Status, Variant, new_seed
 from ..variants import variant_names
 from . import budgets
@@ -193,11 +193,11 @@ class GenerationRequest:
             created_at=now,
             started_at=None if queued else now,
             deadline_at=now + timedelta(seconds=conf.queue_timeout if queued else conf.longest_run),
-            file_stem=storage.file_stem(
+            file_stem=file_stem(
                 content_item_id=self.content_item_id,
                 variant=self.variant,
                 created_at=now,
-                token=storage.new_token(),
+                token=new_token(),
             ),
         )
         if earlier := self._find_scene():

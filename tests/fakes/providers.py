@@ -48,7 +48,7 @@ class FakeProvider:
         self.requests: list[ImageRequest] = []
         self.script: list[BaseException | bytes | Callable[[ImageRequest], bytes]] = []
         self.model = "test-model-1"
-        self.usage: dict[str, int] | None = {"total_tokens": 1234}
+        self.usage: dict[str, float] | None = {"total_tokens": 1234}
         self._lock = threading.Lock()
 
     def will(self, *steps: BaseException | bytes | Callable[[ImageRequest], bytes]) -> None:

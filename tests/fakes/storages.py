@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import datetime
 from typing import Any, ClassVar, NoReturn
 
 from django.core.files.base import ContentFile, File
-from django.core.files.storage import InMemoryStorage, Storage
+from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage
 from pytest_django import Settings
+
+from images.providers.http import responses_in_memory
 
 IN_MEMORY = "django.core.files.storage.InMemoryStorage"
 BROKEN = "tests.fakes.storages.BrokenStorage"
 ONE_WAY = "tests.fakes.storages.OneWayStorage"
+CLOSING = "tests.fakes.storages.ClosingStorage"
 COUNTING = "tests.fakes.storages.CountingStorage"
 
 
@@ -75,6 +80,41 @@ class CountingStorage(InMemoryStorage):
 def use_storage(settings: Settings, backend: str, **options: Any) -> None:
     """Make `backend` the project's default storage."""
     settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": backend, "OPTIONS": options}}
+
+
+class ClosingStorage(InMemoryStorage):
+    """Closes what it is given, whether it could be stored or not, and fails the first time."""
+
+    tries = 0
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        with content:
+            self.tries += 1
+            if self.tries == 1:
+                raise VendorError("come back later")
+            return super().save(name, content, max_length)
+
+
+def free_places() -> int:
+    """How many answers of providers could be read at this moment."""
+    taken = 0
+    while responses_in_memory.acquire(blocking=False):
+        taken += 1
+    for _ in range(taken):
+        responses_in_memory.release()
+    return taken
+
+
+class OnceFullStorage(FileSystemStorage):
+    """A folder on a disk that is full the first time. It looks each time how many answers could be read."""
+
+    seen: ClassVar[list[int]] = []
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        self.seen.append(free_places())
+        if len(self.seen) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().save(name, content, max_length)
 
 
 class LossyStorage(InMemoryStorage):

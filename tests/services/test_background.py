@@ -130,6 +130,7 @@ def test_the_last_of_many_may_wait_longer_than_a_single_one(fake_provider: FakeP
         **settings.IMAGES,
         "QUEUE_TIMEOUT": 1,
         "DEADLINE": 60,
+        "STORAGE_TIMEOUT": 60,
         "QUEUE": "tests.services.test_background.drop",
     }
     [single] = start_generations(requests=wanted(1))
@@ -139,7 +140,7 @@ def test_the_last_of_many_may_wait_longer_than_a_single_one(fake_provider: FakeP
     last.refresh_from_db()
     assert single.deadline_at is not None
     assert last.deadline_at is not None
-    assert last.deadline_at - single.deadline_at > timedelta(minutes=9)
+    assert last.deadline_at - single.deadline_at > timedelta(minutes=19)
 
 
 published: list[str] = []

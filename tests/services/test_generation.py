@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
@@ -27,9 +28,12 @@ from images.exceptions import (
     TooManyGenerations,
 )
 from images.models import GeneratedImage
+from images.providers.http import responses_in_memory
 from images.services import agenerate_image, delete_image, generate_image, generate_image_later
 from images.services.reconciliation import reconcile
+from tests.fakes.doctor import Configure
 from tests.fakes.providers import FakeProvider, Gate, png
+from tests.fakes.storages import OnceFullStorage, free_places, use_storage
 from tests.services.wrecks import Failing
 
 WANTED: dict[str, Any] = {"content_item_id": "item-1", "title": "A quiet harbour at dawn"}
@@ -264,6 +268,7 @@ class TestPaidFor:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         settings.IMAGES = {**settings.IMAGES, "DEADLINE": 1}
+        fake_provider.usage = {"total_tokens": 1234, "cost": 0.04}
         monkeypatch.setattr("images.services.generation.WRITE_PATIENCE", 0)
         with (
             connection.execute_wrapper(Failing(100, "UPDATE")),
@@ -272,11 +277,31 @@ class TestPaidFor:
             generate_image(**WANTED)
         assert (caught.value.code, caught.value.retryable) == ("internal_error", False)
         assert "generation_unrecorded" in caplog.text
-        assert [path.read_bytes() for path in files(media_root)] == [png()]
+        assert [path.read_bytes() for path in files(media_root) if path.suffix == ".png"] == [png()]
         GeneratedImage.objects.update(deadline_at="2000-01-01T00:00:00Z")
         list(reconcile(apply=True))
-        assert GeneratedImage.objects.get().status == "ready"
+        row = GeneratedImage.objects.get()
+        assert row.status == "ready"
         assert len(fake_provider.requests) == 1
+        assert (row.provider, row.model, row.usage) == ("test", "test-model-1", {"total_tokens": 1234, "cost": 0.04})
+        assert (row.cost, row.cost_basis) == (Decimal("0.04"), "reported")
+        assert [attempt["code"] for attempt in row.attempts] == ["ok"]
+        assert [path.read_bytes() for path in files(media_root)] == [png()]
+
+    def test_a_picture_that_waits_for_a_full_disk_keeps_no_other_answer_from_being_read(
+        self, configure: Configure, media_root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure()
+        settings.IMAGES = {**settings.IMAGES, "STORAGE_TIMEOUT": 20}
+        use_storage(settings, "tests.fakes.storages.OnceFullStorage")
+        monkeypatch.setattr("images.services.generation.FIRST_STORAGE_PAUSE", 0.01)
+        monkeypatch.setattr(OnceFullStorage, "seen", [])
+        image = generate_image(**WANTED)
+        assert image.status == "ready"
+        assert len((media_root / image.file_name).read_bytes()) == image.size_bytes
+        with responses_in_memory:
+            all_but_one = free_places()
+        assert OnceFullStorage.seen == [all_but_one, all_but_one + 1]
 
 
 @pytest.mark.parametrize("function", [generate_image, agenerate_image, generate_image_later])

@@ -13,6 +13,7 @@ from django.core.files.base import ContentFile
 from django.utils import timezone
 from pytest_django import Settings
 
+from images.file_names import note_stem
 from images.models import GeneratedImage, image_storage
 from images.services.reconciliation import Kind, reconcile, rescue
 from tests.fakes.providers import FakeProvider, png
@@ -190,6 +191,25 @@ class TestLeftovers:
         assert mend() == [(Kind.LEFTOVER, True)]
         assert (old.exists(), new.exists()) == (False, True)
         assert not GeneratedImage.objects.exists()
+
+    def test_a_note_goes_with_its_picture(self, fake_provider: FakeProvider, media_root: Path) -> None:
+        image = ready()
+        for name in (image.file_name, "draft-images/item-1/gone.png"):
+            note = media_root / f"{note_stem(name)}.json"
+            note.write_text("{}")
+            os.utime(note, times=(time.time() - 3660,) * 2)
+        assert mend() == [(Kind.LEFTOVER, True)]
+        assert (media_root / f"{note_stem(image.file_name)}.json").exists()
+
+    @pytest.mark.parametrize("note", [b"", b"no JSON", b"[]", b'{"provider": 7}', b'{"attempts": "x"}'])
+    def test_a_damaged_note_does_not_keep_a_picture_from_being_found(
+        self, fake_provider: FakeProvider, media_root: Path, note: bytes
+    ) -> None:
+        row = stopped(provider="")
+        (media_root / f"{note_stem(f'{row.file_stem}.png')}.json").write_bytes(note)
+        assert mend() == [(Kind.STALE, True)]
+        row.refresh_from_db()
+        assert (row.status, row.provider, row.cost, row.cost_basis) == ("ready", "", None, "")
 
     def test_other_hidden_files_and_what_links_lead_to_are_not_ours(
         self, fake_provider: FakeProvider, media_root: Path

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from images.storage import file_stem, is_plain_path, new_token, possible_names, safe_directory
+from images.file_names import file_stem, is_plain_path, new_token, possible_names, safe_directory
 
 MOMENT = datetime(2025, 11, 13, 15, 32, 50, 351_900, tzinfo=UTC)
 MILLISECONDS = 1_763_047_970_351
