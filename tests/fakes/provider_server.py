@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
@@ -64,6 +64,7 @@ class ProviderServer:
         requests: Every request, in the order of arrival.
         connections: How many connections were accepted.
         redirect_to: Where the mode `redirect` points.
+        policy: Decides the mode of each request for an image in place of the script.
         models: What is told about models that differ from the rest, by name (see `models.model_answer`).
         refusals: How many requests for an image came above the limit of `limit_rate`.
     """
@@ -91,6 +92,7 @@ class ProviderServer:
         self._repeat = self._repeat_texts = False
         self.refusals = 0
         self._rate, self._allowed = (0, 0.0), deque[float]()
+        self.policy: Callable[[Recorded], str] | None = None
         self._changed = threading.Condition()
         self._gate = threading.Event()
         self._gate.set()
@@ -232,6 +234,8 @@ class ProviderServer:
             if self._repeat_texts:
                 self._scripts["texts"].append(mode)
             return mode
+        if self.policy and not is_file:
+            return self.policy(request)
         try:
             mode = self._scripts["files" if is_file else "images"].popleft()
         except IndexError:  # The script is over.

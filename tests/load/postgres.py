@@ -33,18 +33,24 @@ class Database:
             query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
             return int((admin.execute(query, [self.name]).fetchone() or (0,))[0])
 
+    def cut(self) -> None:
+        """Break its connections; new ones may be opened at once."""
+        with psycopg.connect(ADMIN_URL, autocommit=True) as admin:
+            self._cut(admin)
+
     @contextmanager
     def away(self) -> Iterator[None]:
         """Break its connections and refuse new ones while the block runs."""
         with psycopg.connect(ADMIN_URL, autocommit=True) as admin:
             admin.execute(f"ALTER DATABASE {self.name} ALLOW_CONNECTIONS false")
             try:
-                admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name]
-                )
+                self._cut(admin)
                 yield
             finally:
                 admin.execute(f"ALTER DATABASE {self.name} ALLOW_CONNECTIONS true")
+
+    def _cut(self, admin: psycopg.Connection) -> None:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name])
 
     def count(self, status: str) -> int:
         """How many images are in `status`."""

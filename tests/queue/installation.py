@@ -35,8 +35,8 @@ class Installation:
     """
 
     def __init__(self, folder: Path, provider: ProviderServer, broker: str, database: str, **variables: str) -> None:
-        self._log, self._media = folder / "log", folder / "stored"
-        self._media.mkdir()
+        self._log, self.media = folder / "log", folder / "stored"
+        self.media.mkdir()
         self.provider, self.broker = provider, broker
         self._socket = reserve_port()
         self._port = self._socket.getsockname()[1]
@@ -46,7 +46,7 @@ class Installation:
             "DJANGO_SETTINGS_MODULE": "trygo_backend.settings",
             "SECRET_KEY": "only-for-tests",
             "DATABASE_URL": database,
-            "STORAGE_ROOT": str(self._media),
+            "STORAGE_ROOT": str(self.media),
             "MIGRATE_ON_START": "0",
             "IMAGE_TRUSTED_NETWORKS": "127.0.0.1/32",
             "IMAGE_PROVIDER": "openai",
@@ -74,12 +74,12 @@ class Installation:
     # --- processes ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def web(self, processes: int = 1) -> Iterator[None]:
-        """A web server that answers."""
+    def web(self, processes: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+        """A web server that answers, in a process group of its own."""
         variables = {"PORT": str(self._port), "BIND_ADDRESS": "127.0.0.1", "WEB_CONCURRENCY": str(processes)}
         with self._process("-m", "trygo_backend.server", **variables) as process:
             wait_until_listening(self._port, is_alive=lambda: process.poll() is None)
-            yield
+            yield process
 
     @contextmanager
     def worker(self, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -168,6 +168,12 @@ class Installation:
     def marker(self) -> None:
         """Another image, made after all that was queued before: what was going to happen has happened."""
         assert self.ended(self.queue("A marker"))["status"] == "ready"
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes that a process has started."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in found.split()]
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ import requests
 from tests.fakes.pictures import picture, signed
 from tests.fakes.texts import ALT_TEXT, SCENE
 from tests.queue.conftest import Install
-from tests.queue.installation import Installation, kill
+from tests.queue.installation import Installation, children, kill
 from tests.queue.services import PATIENCE, Redis, until
 
 pytestmark = pytest.mark.slow
@@ -222,11 +221,6 @@ def test_the_doctor_tells_of_a_worker_that_sees_other_rows_or_other_files(
             [_, finding, _] = queue_findings(installation)
         assert finding.startswith("broken: A worker (celery@")
         assert finding.endswith(f"does not see the same {what}.")
-
-
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(pid) for pid in found.split()]
 
 
 def test_a_pools_process_that_is_killed_ends_its_image_at_once(install: Install, redis: Redis) -> None:
