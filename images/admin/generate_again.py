@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -24,6 +24,7 @@ from ..exceptions import ImagesError
 from ..models import STALE_AFTER, GeneratedImage, Status
 from ..services.background import start_generations
 from ..services.request import GenerationRequest, arguments_of
+from ..services.retry import requested_again_later
 from ..services.scenes import scenes_are_on
 from .columns import admin_url
 from .gallery import tiles
@@ -123,7 +124,7 @@ class GenerateAgain(ImagePage, Making):
         return Choice(
             images=images,
             pending=len(named) - len(images),
-            warned=found.filter(_requested_again_later(), pk__in=[image.pk for image in images]).count(),
+            warned=found.filter(requested_again_later(), pk__in=[image.pk for image in images]).count(),
         )
 
     def _start(self, request: HttpRequest, token: str) -> HttpResponse:
@@ -172,20 +173,13 @@ def _of_filter(images: QuerySet[GeneratedImage]) -> Choice:
     """Of a whole filter, what is still being made is left out, and so is a failure that was followed by a new try."""
     stale = Q(status=Status.PENDING, deadline_at__lt=timezone.now() - STALE_AFTER)
     failed = Q(status=Status.FAILED) | stale
-    wanted = images.filter(Q(status=Status.READY) | failed).exclude(failed & _requested_again_later())
+    wanted = images.filter(Q(status=Status.READY) | failed).exclude(failed & requested_again_later())
     return Choice(
         images=list(_newest_first(wanted)[:MAX_AT_ONCE]),
         more=max(0, wanted.count() - MAX_AT_ONCE),
         pending=images.filter(status=Status.PENDING).exclude(stale).count(),
-        superseded=images.filter(failed).filter(_requested_again_later()).count(),
+        superseded=images.filter(failed).filter(requested_again_later()).count(),
     )
-
-
-def _requested_again_later() -> Q:
-    """Images whose input was requested again later: another try would be paid for a second time."""
-    same = {name: OuterRef(name) for name in ("content_item_id", "variant", "title")}
-    later = GeneratedImage.objects.filter(**same, created_at__gt=OuterRef("created_at"))
-    return Q(Exists(later.order_by().exclude(status=Status.DELETING)))
 
 
 def _request_like(image: GeneratedImage, token: str, scope: str, *, same_scene: bool) -> GenerationRequest:

@@ -31,6 +31,8 @@ logger = logging.getLogger("images")
 
 #: How many generations run at once in the background of a process that has no queue.
 MAX_THREADS = 5
+#: The names of the threads that publish rows, and of those that work without a queue.
+_THREADS = _PUBLISHES, _WORKS = "images-publish", "images-background"
 #: Seconds between two looks for room in a process that runs as many generations as it may.
 PAUSE = 1.0
 
@@ -66,8 +68,29 @@ def start_generations(*, requests: Sequence[GenerationRequest]) -> list[Generate
         new = [image for image in images if not image.replayed]
         _let_wait_for_each_other(new)
     if new:
-        transaction.on_commit(partial(_start, new), using=using, robust=True)
+        transaction.on_commit(partial(start_rows, new), using=using, robust=True)
     return images
+
+
+def start_rows(images: Sequence[GeneratedImage]) -> None:
+    """Start generations whose rows are committed and wait."""
+    if conf.queue:  # in a thread, since a broker may take seconds to answer, and some queues work at once
+        _start_thread(partial(_publish, images), _PUBLISHES)
+    else:
+        resume()
+
+
+def seconds_for(count: int) -> float:
+    """For how long each of so many rows may wait: the last of many gets the time that those before it may take."""
+    others = conf.longest_run * count / MAX_THREADS if count > MAX_THREADS else 0.0
+    return conf.queue_timeout + others
+
+
+def wait() -> None:
+    """Wait until this process has nothing to do in the background: for commands, whose end would end it, too."""
+    for thread in threading.enumerate():
+        if thread.name in _THREADS:
+            thread.join()
 
 
 def _row(request: GenerationRequest) -> GeneratedImage:
@@ -83,19 +106,9 @@ def _row(request: GenerationRequest) -> GeneratedImage:
 
 
 def _let_wait_for_each_other(images: Sequence[GeneratedImage]) -> None:
-    """Give the last of many rows the time that those before it may take."""
-    if len(images) <= MAX_THREADS:
-        return
-    seconds = conf.queue_timeout + conf.longest_run * len(images) / MAX_THREADS
-    deadline = timezone.now() + timedelta(seconds=seconds)
-    rows().filter(pk__in=[image.pk for image in images]).update(deadline_at=deadline)
-
-
-def _start(images: Sequence[GeneratedImage]) -> None:
-    if conf.queue:  # in a thread, since a broker may take seconds to answer, and some queues work at once
-        _start_thread(partial(_publish, images), "images-publish")
-    else:
-        resume()
+    if len(images) > MAX_THREADS:
+        deadline = timezone.now() + timedelta(seconds=seconds_for(len(images)))
+        rows().filter(pk__in=[image.pk for image in images]).update(deadline_at=deadline)
 
 
 def _publish(images: Sequence[GeneratedImage]) -> None:
@@ -123,7 +136,7 @@ def resume() -> None:
         missing = min(wanted, MAX_THREADS - _running)
         _running += missing
     for _ in range(missing):
-        _start_thread(_work, "images-background")
+        _start_thread(_work, _WORKS)
 
 
 def _start_thread(target: Callable[[], None], name: str) -> None:

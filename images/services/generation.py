@@ -197,7 +197,7 @@ def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False, defe
         image_id: The row's primary key, as a UUID or as the text that the queue was given.
         redelivered: The queue has delivered this request to a worker before.
         deferrable: The queue does what a number that is returned asks for. Then a request that the providers refuse
-            for now waits instead of failing, and a delivery stands for any request of the queue: the one whose turn
+            for now, or for which the storage does not answer yet, waits instead of failing, and a delivery stands for any request of the queue: the one whose turn
             it is comes first.
 
     Returns:
@@ -433,7 +433,7 @@ class GenerationRun:
     def _give_back(self, err: BaseException) -> bool:
         """Let the row wait in the queue again if nothing can have been billed. Returns whether it does."""
         billed = any(attempt["may_have_billed"] for attempt in self.attempts if not is_of_scene(attempt))
-        if not self.deferrable or billed or not isinstance(err, rate_limits.TEMPORARY):
+        if not self.deferrable or billed or not isinstance(err, queue.TEMPORARY):
             return False
         self.image.attempts = self.attempts
         with suppress(Error):

@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ..conf import conf
-from ..exceptions import StorageError
+from ..exceptions import GenerationCancelled, StorageError
 from ..logs import log_event
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
 from . import queue
@@ -32,6 +32,10 @@ logger = logging.getLogger("images")
 #: How long a request waits before it is published again. After that, each pause is as long as the whole wait so far:
 #: in the 15 minutes of IMAGE_QUEUE_TIMEOUT that is six times, however many workers there are.
 REPUBLISH_AFTER = timedelta(seconds=20)
+#: The longest of these pauses.
+LONGEST_PAUSE = timedelta(minutes=10)
+#: What the callers of `cancel_waiting` read.
+CANCELLED = "The operator cancelled the request before it was started. Nothing was paid for."
 #: The most rows that one call publishes, and that it settles, since it looks for their files.
 MOST_PUBLISHED, MOST_SETTLED = 100, 20
 
@@ -55,6 +59,15 @@ def tend(*, at_once: bool = False) -> Counter[Incident]:
         _handle(find(timezone.now())[:most], handle, done)
     _handle(_due(timezone.now(), at_once=at_once)[:published], _publish, done)
     return done
+
+
+def cancel_waiting() -> int:
+    """Fail every request that no worker works on. Returns how many.
+
+    Raises:
+        django.db.DatabaseError: The database does not answer.
+    """
+    return sum(queue.fail_pending(row, GenerationCancelled(CANCELLED)) for row in queue.waiting().iterator())
 
 
 def _handle(
@@ -119,7 +132,7 @@ def _publish(row: GeneratedImage) -> Incident | None:
     """Put a row into the queue once more, unless another process is doing so."""
     now = timezone.now()
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=None)
-    next_time = now + max(now - row.created_at, REPUBLISH_AFTER)
+    next_time = now + min(max(now - row.created_at, REPUBLISH_AFTER), LONGEST_PAUSE)
     if not found.filter(republish_at=row.republish_at).update(republish_at=next_time):
         return None
     try:

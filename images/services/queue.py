@@ -28,11 +28,13 @@ from django.utils.module_loading import import_string
 from ..conf import conf
 from ..exceptions import (
     RETRY_AFTER,
+    DatabaseUnavailable,
     ImageNotFound,
     ImagesError,
     ProviderFailure,
     ProviderTimeout,
     QueueUnavailable,
+    StorageError,
     find_kind,
 )
 from ..logs import log_event
@@ -234,8 +236,14 @@ def _put_off(delivered: GeneratedImage, refusal: rate_limits.Refusal) -> float |
     return rate_limits.delay(conf.providers, refusal.seconds)
 
 
+#: The failures after which a queued request waits, if nothing can have been billed: those that pass by themselves.
+TEMPORARY = (*rate_limits.TEMPORARY, StorageError, DatabaseUnavailable)
+#: Seconds until the next attempt if it is not a provider that cannot be used for now.
+PAUSE = 5.0
+
+
 def give_back(row: GeneratedImage, failure: ImagesError, unwritten: Mapping[str, Any]) -> float | None:
-    """Let a row that was claimed wait in the queue again, because no provider could be asked.
+    """Let a row that was claimed wait in the queue again, because no provider could be asked, or nothing be stored.
 
     Args:
         row: With the attempts so far.
@@ -248,6 +256,8 @@ def give_back(row: GeneratedImage, failure: ImagesError, unwritten: Mapping[str,
     """
     refusal = rate_limits.refusal(conf.providers)
     seconds = refusal.seconds if refusal else 0.0
+    if not isinstance(failure, ProviderFailure):
+        seconds = max(seconds, PAUSE)
     retry_at, until = timezone.now() + timedelta(seconds=seconds), row.queued_until
     if until is None or retry_at > until:
         return None
@@ -454,7 +464,8 @@ def provider_problem(retry_at: datetime, code: str, message: str) -> str | None:
     seconds = (retry_at - timezone.now()).total_seconds()
     if seconds < -WAITING_LONG:
         return None  # no worker tries: `queue_problem` says so
-    return f"Requests wait for a provider ({code}), and the next is tried in {max(0, seconds):.0f} s. {message}"
+    what = "the storage" if code == StorageError.code else "a provider"
+    return f"Requests wait for {what} ({code}), and the next is tried in {max(0, seconds):.0f} s. {message}"
 
 
 def waiting_for_provider() -> GeneratedImageQuerySet:

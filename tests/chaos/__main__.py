@@ -35,7 +35,9 @@ def main() -> None:
     if not 1 <= options.seconds <= 150 or not 1 <= options.requests <= 9999:
         parser.error("--seconds goes up to 150, --requests up to 9999")
     storm = Storm(requests=options.requests, seconds=options.seconds, faults=FULL.faults)
-    print(f"Seed {options.seed}; {storm.requests} requests and {storm.faults.total()} faults in {storm.seconds:.0f} s.")
+    print(
+        f"Seed {options.seed}; {storm.requests} requests and {storm.faults.total()} faults in {storm.seconds:.0f} s."
+    )
     folder = Path(tempfile.mkdtemp(prefix="trygo-chaos-"))
     report = storm.run(folder, seed=options.seed)
     print(report)

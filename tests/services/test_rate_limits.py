@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,6 +188,20 @@ def test_other_failures_do_not_wait(fake_provider: FakeProvider, failure: except
     assert run_generation(image.pk, deferrable=True) is None
     image.refresh_from_db()
     assert (image.status, image.error_code) == ("failed", failure.code)
+
+
+def test_a_storage_that_is_away_costs_no_request_either(fake_provider: FakeProvider, media_root: Path) -> None:
+    generate_image(**WANTED)
+    image = generate_image_later(**WANTED)
+    kept = media_root.rename(media_root.with_name("unmounted"))
+    assert (run_generation(image.pk, deferrable=True) or 0) >= queue.PAUSE
+    image.refresh_from_db()
+    assert (image.status, image.error_code, image.is_waiting) == ("pending", "storage_error", True)
+    kept.rename(media_root)
+    GeneratedImage.objects.update(retry_at=timezone.now())
+    assert run_generation(image.pk, redelivered=True, deferrable=True) is None
+    assert status_of(image) == ["ready"]
+    assert len(fake_provider.requests) == 2
 
 
 def test_a_queue_that_cannot_wait_gets_the_failure_as_ever(fake_provider: FakeProvider) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
 from ...conf import conf
 from ...services.incidents import Incident
-from ...services.outbox import tend
+from ...services.outbox import cancel_waiting, tend
 from ..base import ImagesCommand
 
 _LINES = {
@@ -25,12 +25,23 @@ class Command(ImagesCommand):
 and settle those that nobody will finish. A request that is queued twice is done once.
 
 Celery's workers do it by themselves, a while after a request was made. With another queue, run this command every few
-minutes (cron).
+minutes (cron). They also queue again what you have purged on purpose: use --cancel to give such requests up.
 """
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--cancel",
+            action="store_true",
+            help="Fail every request that waits, with the code `cancelled`, instead of queueing it again. "
+            "Images that are being made are finished.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not conf.queue:
             raise CommandError('There is no queue: set IMAGES["QUEUE"] (CELERY_BROKER_URL).')
+        if options["cancel"]:
+            self.stdout.write(f"Cancelled: {cancel_waiting()}")
+            return
         try:
             done = tend(at_once=True)
         except DatabaseError:
