@@ -4,6 +4,8 @@
 # make test    the tests; `make test-all` adds the slow ones, `make test-postgres` runs the others on PostgreSQL,
 #                and `make test-mariadb` those that show how a database behaves on MariaDB
 # make test-matrix  the tests on each Python and Django that the metadata promises, as far as this machine has them
+# make chaos   300 requests while processes, broker, connections and disk go away: nothing may get lost. Five minutes
+#                at most; needs Redis and a PostgreSQL server (TEST_POSTGRES_URL)
 # make lint    style and types
 # make bench   everything in benchmarks/README.md, 12 minutes; `make bench-quick` in under a minute
 # make bench-million  the pages that count and list, with a million images: on SQLite, or ARGS=--postgresql
@@ -25,7 +27,7 @@ SOURCES := images trygo_backend tests benchmarks manage.py noxfile.py
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve worker migrate test test-all test-postgres test-mariadb test-matrix lint bench bench-quick bench-million
+.PHONY: help demo serve worker migrate test test-all test-postgres test-mariadb test-matrix chaos lint bench bench-quick bench-million
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -56,6 +58,9 @@ test-mariadb: $(VENV)/.dev
 
 test-matrix: $(VENV)/.dev
 	TEST_WORKERS=$(TEST_WORKERS) $(BIN)/nox $(ARGS)
+
+chaos: $(VENV)/.dev
+	@TEST_POSTGRES_URL=$(TEST_POSTGRES_URL) $(BIN)/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)

@@ -44,7 +44,7 @@ from ..providers import Deadline, ImageProvider, ImageRequest
 from ..providers.http import Reservation, bounded_memory
 from ..signals import image_generated, image_generation_failed
 from ..variants import aspect_ratio_of
-from . import budgets, queue, rate_limits
+from . import budgets, queue
 from .database import release_connections, rows
 from .deletion import keep_late_cost
 from .failover import VerifiedImage, ask_providers
@@ -197,8 +197,8 @@ def run_generation(image_id: uuid.UUID | str, *, redelivered: bool = False, defe
         image_id: The row's primary key, as a UUID or as the text that the queue was given.
         redelivered: The queue has delivered this request to a worker before.
         deferrable: The queue does what a number that is returned asks for. Then a request that the providers refuse
-            for now, or for which the storage does not answer yet, waits instead of failing, and a delivery stands for any request of the queue: the one whose turn
-            it is comes first.
+            for now, or that could not be stored now, waits instead of failing, and a delivery stands for any request
+            of the queue: the one whose turn it is comes first.
 
     Returns:
         `None` if nothing is left to do. Otherwise the number of seconds after which to call again with

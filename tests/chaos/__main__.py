@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.chaos.storm import FULL, Report, Storm
+from tests.chaos.storm import FULL, Storm
 from tests.load.postgres import ADMIN_URL
 
 
@@ -35,9 +35,8 @@ def main() -> None:
     if not 1 <= options.seconds <= 150 or not 1 <= options.requests <= 9999:
         parser.error("--seconds goes up to 150, --requests up to 9999")
     storm = Storm(requests=options.requests, seconds=options.seconds, faults=FULL.faults)
-    print(
-        f"Seed {options.seed}; {storm.requests} requests and {storm.faults.total()} faults in {storm.seconds:.0f} s."
-    )
+    faults = storm.faults.total()
+    print(f"Seed {options.seed}; {storm.requests} requests and {faults} faults in {storm.seconds:.0f} s.", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="trygo-chaos-"))
     report = storm.run(folder, seed=options.seed)
     print(report)
@@ -56,11 +55,9 @@ def what_is_missing() -> str:
         psycopg.connect(ADMIN_URL, connect_timeout=5).close()
     except psycopg.OperationalError as err:
         reason = str(err).strip().splitlines()[0]
-        return f"PostgreSQL cannot be used: {reason}. Name one where databases may be made: TEST_POSTGRES_URL=postgres://…"
+        return f"PostgreSQL cannot be used: {reason}. TEST_POSTGRES_URL names a server where databases may be made."
     return ""
 
-
-__all__ = ["Report"]
 
 if __name__ == "__main__":
     main()

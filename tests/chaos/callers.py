@@ -34,7 +34,8 @@ class Callers:
     def ask(self, *, count: int, seconds: float, seed: int) -> None:
         """Let `count` callers ask within `seconds`; returns when all have been answered."""
         chance, begun = random.Random(seed), time.monotonic()
-        plans = sorted((chance.uniform(0, seconds), chance.choices(*zip(*_WAYS.items()))[0]) for _ in range(count))
+        ways = chance.choices(list(_WAYS), list(_WAYS.values()), k=count)
+        plans = sorted((chance.uniform(0, seconds), way) for way in ways)
         with ThreadPoolExecutor(24) as pool:
             for number, (moment, way) in enumerate(plans):
                 pool.submit(self._call, TITLE.format(number), way, begun + moment)

@@ -142,9 +142,8 @@ class Faults:
         return stack.enter_context(self._installation.worker(*options))
 
     def _was_ready(self, number: int) -> bool:
-        return (
-            re.search(rf"worker{number}@\S+ ready\.", self._installation.log[self._log_sizes[number] :]) is not None
-        )
+        written = self._installation.log[self._log_sizes[number] :]
+        return re.search(rf"worker{number}@\S+ ready\.", written) is not None
 
     def _revive(self) -> None:
         while not self._stopping.wait(0.5):

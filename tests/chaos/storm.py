@@ -100,10 +100,10 @@ class Storm:
             installation.manage("migrate", "--verbosity", "0")
             callers = Callers(installation)
             with closing(Faults(installation, redis, database)) as faults:
-                plan = {"seconds": self.seconds, "seed": seed}
-                asking = threading.Thread(target=callers.ask, kwargs={"count": self.requests, **plan})
+                plan = {"count": self.requests, "seconds": self.seconds, "seed": seed}
+                asking = threading.Thread(target=callers.ask, kwargs=plan)
                 asking.start()
-                faults.wreak(self.faults, **plan)
+                faults.wreak(self.faults, seconds=self.seconds, seed=seed)
                 asking.join()
                 rows = _settled(lambda: read_rows(database.url))
         verdicts = judge(rows, accepted=callers.accepted, bill=vendor.bill, files=stored_files(installation.media))
