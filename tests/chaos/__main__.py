@@ -26,14 +26,14 @@ def main() -> None:
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--requests", type=int, default=FULL.requests)
-    parser.add_argument("--seconds", type=float, default=FULL.seconds, help="how long things break, up to 150")
+    parser.add_argument("--seconds", type=float, default=FULL.seconds, help="how long things break, up to 100")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed, the same faults")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the log")
     options = parser.parse_args()
     if problem := what_is_missing():
         sys.exit(problem)
-    if not 1 <= options.seconds <= 150 or not 1 <= options.requests <= 9999:
-        parser.error("--seconds goes up to 150, --requests up to 9999")
+    if not 1 <= options.seconds <= 100 or not 1 <= options.requests <= 9999:
+        parser.error("--seconds goes up to 100, --requests up to 9999")
     storm = Storm(requests=options.requests, seconds=options.seconds, faults=FULL.faults)
     faults = storm.faults.total()
     print(f"Seed {options.seed}; {storm.requests} requests and {faults} faults in {storm.seconds:.0f} s.", flush=True)

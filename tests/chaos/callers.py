@@ -16,6 +16,8 @@ from tests.queue.installation import Installation
 #: How a caller asks: for an answer that may follow, for one within some seconds, or in the plain old way.
 _WAYS = {"respond-async": 6, "wait=5": 2, "": 2}
 MOST_TRIES = 6
+#: Seconds after the last caller has begun, when nobody asks again.
+PATIENCE = 20.0
 
 
 @dataclass
@@ -38,12 +40,14 @@ class Callers:
         plans = sorted((chance.uniform(0, seconds), way) for way in ways)
         with ThreadPoolExecutor(24) as pool:
             for number, (moment, way) in enumerate(plans):
-                pool.submit(self._call, TITLE.format(number), way, begun + moment)
+                pool.submit(self._call, TITLE.format(number), way, begun + moment, begun + seconds + PATIENCE)
 
-    def _call(self, title: str, way: str, moment: float) -> None:
+    def _call(self, title: str, way: str, moment: float, end: float) -> None:
         time.sleep(max(0.0, moment - time.monotonic()))
         headers = {"Prefer": way} if way else {}
         for tries in range(MOST_TRIES):
+            if tries and time.monotonic() > end:
+                return
             try:
                 answer = self.installation.ask(title, Idempotency_Key=title, **headers)
             except requests.RequestException as err:

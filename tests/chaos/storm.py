@@ -122,7 +122,7 @@ class Storm:
 #: What `make chaos` does.
 FULL = Storm(
     requests=300,
-    seconds=110,
+    seconds=90,
     faults=Counter(worker=12, web_process=5, web_server=3, broker=2, connections=6, database_away=2, storage_away=3),
 )
 #: What the tests do.
