@@ -157,10 +157,11 @@ def _bound(
 
 
 def prepare_database(*, migrate: bool) -> None:
-    """Apply pending migrations, or only warn that there are some.
+    """Apply pending migrations, or make sure that there are none.
 
     Raises:
-        CannotServe: The database does not answer, or a migration failed.
+        CannotServe: The database does not answer, a migration failed, or some are pending: this code would ask for
+            columns that are not there.
     """
     from images.services.probes import database_error, pending_migrations
 
@@ -172,7 +173,7 @@ def prepare_database(*, migrate: bool) -> None:
             _say(f"Applying {pending} database migrations.")
             call_command("migrate", interactive=False, verbosity=0)
         elif pending:
-            _say(f"Warning: {pending} database migrations are pending. Run: python manage.py migrate")
+            raise CannotServe(f"{pending} database migrations are pending. Run: python manage.py migrate")
     except DatabaseError as err:
         raise CannotServe(f"The database cannot be used (DATABASE_URL): {database_error(err)}") from err
     finally:

@@ -32,9 +32,13 @@ class Installation:
         broker: The broker's address.
         database: `DATABASE_URL`; its tables are there.
         variables: More of the environment.
+
+    Attributes:
+        code: The folder with the code; another release's, if a test says so.
     """
 
     def __init__(self, folder: Path, provider: ProviderServer, broker: str, database: str, **variables: str) -> None:
+        self.code = ROOT
         self._log, self.media = folder / "log", folder / "stored"
         self.media.mkdir()
         self.provider, self.broker = provider, broker
@@ -84,7 +88,9 @@ class Installation:
     @contextmanager
     def worker(self, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker, in a process group of its own; `variables` are its own, too."""
-        command = ("-m", "trygo_backend.worker", "--loglevel", "INFO", *options)
+        checks_first = (self.code / "trygo_backend" / "worker.py").exists()  # as all releases but the first do
+        program = ("trygo_backend.worker",) if checks_first else ("celery", "-A", "trygo_backend", "worker")
+        command = ("-m", *program, "--loglevel", "INFO", *options)
         with self._process(*command, **variables) as process:
             yield process
 
@@ -93,7 +99,7 @@ class Installation:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *arguments],
-                cwd=ROOT,
+                cwd=self.code,
                 env={**self.environment, **variables},
                 start_new_session=True,
                 stdout=log,
@@ -112,9 +118,18 @@ class Installation:
 
     def run_manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `manage.py`."""
-        command = [sys.executable, "manage.py", *arguments]
+        return self.run("manage.py", *arguments)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments until it ends."""
         return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+            [sys.executable, *arguments],
+            cwd=self.code,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
         )
 
     def let_time_pass(self, image_id: str, *fields: str) -> None:
