@@ -25,6 +25,7 @@ from .api.views import ImagesAPIView
 from .exceptions import ImagesError
 from .models import GeneratedImage, Status
 from .services.database import rows
+from .services.incidents import Incident
 from .signals import image_deleted, image_generated, image_generation_failed, queue_incident
 
 try:
@@ -61,6 +62,8 @@ INCIDENTS = Counter(
     "images_queue_incidents", "What went wrong between the queue, its workers and the rows, or was put right.",
     ["kind"], registry=_registry,
 )  # fmt: skip
+for _kind in Incident:  # from the beginning, so that the first one is an increase
+    INCIDENTS.labels(_kind)
 
 
 def connect() -> None:
@@ -103,7 +106,7 @@ def _count(image: GeneratedImage, outcome: str) -> None:
 
 def _under_way() -> Iterator[Any]:
     """Ask the database; nothing if it does not answer."""
-    pending = rows().in_status(Status.PENDING)
+    pending, stale = rows().in_status(Status.PENDING), rows().in_status(Status.FAILED).filter(status=Status.PENDING)
     unstarted = Q(started_at__isnull=True)
     refused = unstarted & ~Q(error_code="")
     try:
@@ -113,6 +116,7 @@ def _under_way() -> Iterator[Any]:
             waiting=Count("pk", filter=refused),
             oldest=Min("created_at", filter=unstarted),
         )
+        unsettled = stale.aggregate(expired=Count("pk", filter=unstarted), lost=Count("pk", filter=~unstarted))
     except DatabaseError:
         return
     finally:
@@ -123,6 +127,12 @@ def _under_way() -> Iterator[Any]:
     for state in ("running", "queued", "waiting"):
         under_way.add_metric([state], found[state])
     yield under_way
+    left = GaugeMetricFamily(
+        "images_unsettled", "Requests whose time is over, and nobody has said so.", labels=["kind"]
+    )
+    for kind, count in unsettled.items():
+        left.add_metric([kind], count)
+    yield left
     waited = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
     yield GaugeMetricFamily("images_queue_oldest_seconds", "Age of the first request in the queue.", value=waited)
 

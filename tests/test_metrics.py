@@ -107,6 +107,8 @@ class TestCounts:
         GeneratedImage.objects.create(**{**row, "deadline_at": now - timedelta(hours=1)}, file_stem="3")
         assert counted("images_under_way", state="running") == 1
         assert counted("images_under_way", state="queued") == 1
+        assert counted("images_unsettled", kind="expired") == 1
+        assert counted("images_unsettled", kind="lost") == 0
         assert counted("images_queue_oldest_seconds") >= 60
 
 

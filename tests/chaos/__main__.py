@@ -12,11 +12,12 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 
-from tests.chaos.storm import FULL, Storm
+from tests.chaos.storm import FULL
 from tests.load.postgres import ADMIN_URL
 
 
@@ -34,7 +35,7 @@ def main() -> None:
         sys.exit(problem)
     if not 1 <= options.seconds <= 100 or not 1 <= options.requests <= 9999:
         parser.error("--seconds goes up to 100, --requests up to 9999")
-    storm = Storm(requests=options.requests, seconds=options.seconds, faults=FULL.faults)
+    storm = replace(FULL, requests=options.requests, seconds=options.seconds)
     faults = storm.faults.total()
     print(f"Seed {options.seed}; {storm.requests} requests and {faults} faults in {storm.seconds:.0f} s.", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="trygo-chaos-"))

@@ -23,10 +23,8 @@ from tests.queue.services import Redis
 
 #: Short times, so that what was lost is known to be lost within a minute (their sum and 30 s).
 DEADLINE, STORAGE_TIMEOUT = 8, 6
-#: Seconds after which a request that no worker has started has failed.
-QUEUE_TIMEOUT = 60
-#: Seconds that the rows get to be settled: the longest time until one counts as failed, and two looks of a worker.
-SETTLING = QUEUE_TIMEOUT + 30 + 30
+#: Seconds after a request's own time that the rows get to be settled: until it counts as failed, and a worker looks.
+SETTLING = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +71,14 @@ class Storm:
     Attributes:
         requests: How many callers ask.
         seconds: For how long they ask, and things break.
+        queue_timeout: Seconds after which a request that no worker has started has failed.
         faults: How often what breaks; the names are those of `Faults`.
     """
 
     requests: int
     seconds: float
     faults: Counter[str]
+    queue_timeout: int
 
     def run(self, folder: Path, *, seed: int) -> Report:
         """Run it.
@@ -93,7 +93,7 @@ class Storm:
             ProviderServer(image_bytes=20_000) as provider,
             closing(Redis()) as redis,
             limited_database(80) as database,
-            closing(Installation(folder, provider, redis.url, database.url, **_variables())) as installation,
+            closing(Installation(folder, provider, redis.url, database.url, **self._variables())) as installation,
         ):
             provider.policy = vendor.policy
             redis.start()
@@ -105,7 +105,7 @@ class Storm:
                 asking.start()
                 faults.wreak(self.faults, seconds=self.seconds, seed=seed)
                 asking.join()
-                rows = _settled(lambda: read_rows(database.url))
+                rows = _settled(lambda: read_rows(database.url), self.queue_timeout + SETTLING)
         verdicts = judge(rows, accepted=callers.accepted, bill=vendor.bill, files=stored_files(installation.media))
         return Report(
             verdicts=[*verdicts, Verdict("No worker ended by itself.", faults.ended)],
@@ -118,33 +118,34 @@ class Storm:
             seconds=time.monotonic() - begun,
         )
 
+    def _variables(self) -> dict[str, str]:
+        return {
+            "IMAGE_DEADLINE": str(DEADLINE),
+            "IMAGE_STORAGE_TIMEOUT": str(STORAGE_TIMEOUT),
+            "IMAGE_QUEUE_TIMEOUT": str(self.queue_timeout),
+            "DATABASE_POOL_SIZE": "3",
+        }
+
 
 #: What `make chaos` does.
 FULL = Storm(
     requests=300,
+    queue_timeout=60,
     seconds=90,
     faults=Counter(worker=12, web_process=5, web_server=3, broker=2, connections=6, database_away=2, storage_away=3),
 )
 #: What the tests do.
 SHORT = Storm(
-    requests=60,
+    requests=50,
     seconds=20,
-    faults=Counter(worker=4, web_process=1, web_server=1, broker=1, connections=2, database_away=1, storage_away=1),
+    queue_timeout=25,
+    faults=Counter(worker=3, web_process=1, web_server=1, broker=1, connections=2, database_away=1, storage_away=1),
 )
 
 
-def _variables() -> dict[str, str]:
-    return {
-        "IMAGE_DEADLINE": str(DEADLINE),
-        "IMAGE_STORAGE_TIMEOUT": str(STORAGE_TIMEOUT),
-        "IMAGE_QUEUE_TIMEOUT": str(QUEUE_TIMEOUT),
-        "DATABASE_POOL_SIZE": "3",
-    }
-
-
-def _settled(read: Callable[[], list[Row]]) -> list[Row]:
+def _settled(read: Callable[[], list[Row]], seconds: float) -> list[Row]:
     """The rows, once none is open, or when the time for that is over."""
-    end, rows = time.monotonic() + SETTLING, []
+    end, rows = time.monotonic() + seconds, []
     while time.monotonic() < end:
         try:
             rows = read()
