@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from ..exceptions import ContentRejected
 from ..logs import log_event
 from ..models import GeneratedImage, GeneratedImageQuerySet, Status
+from . import budgets
 from .background import seconds_for, start_rows
 from .database import rows
 from .outbox import REPUBLISH_AFTER
@@ -100,18 +103,49 @@ def retry_images(*, images: Iterable[GeneratedImage]) -> int:
 
     Returns:
         How many were queued.
+
+    Raises:
+        BudgetExhausted: A budget does not cover all of them; those before it are queued.
+        ProviderNotConfigured: There is a budget, and what an image will cost cannot be estimated.
     """
-    chosen = list(images)
+    chosen, changed = list(images), []
     deadline = timezone.now() + timedelta(seconds=seconds_for(len(chosen)))
-    changed = [row for row in chosen if _let_wait_again(row, deadline)]
-    if changed:
-        start_rows(changed)
+    try:
+        for row in chosen:
+            if _let_wait_again(row, deadline):
+                changed.append(row)
+    finally:
+        if changed:
+            start_rows(changed)
     return len(changed)
 
 
 def _let_wait_again(row: GeneratedImage, deadline: datetime) -> bool:
     """Let a failed row wait as a new one does. Returns whether it was still as it was found."""
-    values: dict[str, Any] = {
+    was, code = Q(status=row.status, started_at=row.started_at, deadline_at=row.deadline_at), row.current_error[0]
+    reserved_before = row.budget_reserved is not None  # nothing has settled it
+    if not reserved_before:
+        budgets.prepare(row)
+    with suppress(_Changed), transaction.atomic(using=rows().db):
+        if not reserved_before:
+            budgets.reserve(row)
+        values = {**_waiting_values(), "deadline_at": deadline, "budget_reserved": row.budget_reserved}
+        if not rows().filter(was, pk=row.pk).update(**values):
+            raise _Changed
+        for name, value in values.items():
+            setattr(row, name, value)
+        fields = {"image": row.pk, "content_item": row.content_item_id, "code": code}
+        log_event(logger, logging.INFO, "generation_retried", **fields)
+        return True
+    return False
+
+
+class _Changed(Exception):
+    """Somebody else has changed the row."""
+
+
+def _waiting_values() -> dict[str, Any]:
+    return {
         "status": Status.PENDING,
         "error_code": "",
         "error_message": "",
@@ -123,14 +157,5 @@ def _let_wait_again(row: GeneratedImage, deadline: datetime) -> bool:
         "retry_at": None,
         "delivery": None,
         "caller_waits": False,
-        "deadline_at": deadline,
         "republish_at": timezone.now() + REPUBLISH_AFTER,
     }
-    found = rows().filter(pk=row.pk, status=row.status, started_at=row.started_at, deadline_at=row.deadline_at)
-    if not found.update(**values):
-        return False
-    fields = {"image": row.pk, "content_item": row.content_item_id, "code": row.current_error[0]}
-    log_event(logger, logging.INFO, "generation_retried", **fields)
-    for name, value in values.items():
-        setattr(row, name, value)
-    return True

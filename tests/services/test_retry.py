@@ -14,6 +14,7 @@ from pytest_django.fixtures import Settings
 from images import exceptions as errors
 from images.models import GeneratedImage, Status
 from images.services import generate_image, generate_image_later, run_generation
+from images.services.budgets import standings
 from images.services.outbox import tend
 from images.services.retry import find_failed, retry_images
 from tests.fakes.background import finish_background
@@ -118,6 +119,27 @@ def test_what_was_requested_again_is_left_to_that_request(fake_provider: FakePro
     failed(fake_provider)
     generate_image(content_item_id="item-1", title="A title")
     assert find_failed().left_out == {"requested_again": 1}
+
+
+@threads
+def test_a_budget_covers_what_is_queued_again_or_it_is_left(
+    fake_provider: FakeProvider, queue: list[str], settings: Settings
+) -> None:
+    for number in range(3):
+        failed(fake_provider, f"Title {number}")
+    budget = {"BUDGET_DAY": "2.50", "PRICES": {"test": "1"}}
+    settings.IMAGES = {**settings.IMAGES, **budget}
+    with pytest.raises(CommandError, match="budget_exhausted"):
+        retry()
+    assert len(queue) == 2
+    [standing] = standings()
+    assert [standing.spent, standing.reserved] == [0, 2]
+    run_generation(queue[0])
+    tend()
+    GeneratedImage.objects.filter(status=Status.PENDING).update(deadline_at=timezone.now() - timedelta(minutes=1))
+    tend()
+    [standing] = standings()
+    assert [standing.spent, standing.reserved] == [1, 0]
 
 
 @threads

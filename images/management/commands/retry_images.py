@@ -52,9 +52,11 @@ Examples:
         if options["dry_run"] or not found.images:
             self.stdout.write(f"Would be queued again: {len(found.images)}" if found.images else "Nothing to retry.")
             return
-        self.stdout.write(f"Queued again: {retry_images(images=found.images)}")
-        self.stdout.flush()
-        background.wait()
+        try:
+            self.stdout.write(f"Queued again: {retry_images(images=found.images)}")
+            self.stdout.flush()
+        finally:  # also if a budget did not cover all of them
+            background.wait()
         if not conf.queue:
             self.stdout.write("Done.")
 
