@@ -70,6 +70,7 @@ SENTENCES = (
     gettext_noop("Too many images are being generated at the moment. Try again in a few seconds."),
     gettext_noop("The image could not be queued. Try again later."),
     gettext_noop("The database is not available at the moment. Try again in a few seconds."),
+    gettext_noop("The budget for images is used up. Try again when its next period begins."),
     gettext_noop("The generation was cancelled."),
     gettext_noop("The image provider's safety system rejected this text. Change the title or the description."),
     gettext_noop("The image provider failed. Try again later."),

@@ -24,6 +24,7 @@ from rest_framework.request import Request
 from .api.views import ImagesAPIView
 from .exceptions import ImagesError
 from .models import GeneratedImage, Status
+from .services.budgets import standings
 from .services.database import rows
 from .services.incidents import Incident
 from .signals import image_deleted, image_generated, image_generation_failed, queue_incident
@@ -120,9 +121,7 @@ def _under_way() -> Iterator[Any]:
     except DatabaseError:
         return
     finally:
-        connection = connections[pending.db]
-        if not connection.in_atomic_block:
-            connection.close()  # a worker's server gives each request of Prometheus a thread of its own
+        _let_go()
     under_way = GaugeMetricFamily("images_under_way", "Generations that have not ended.", labels=["state"])
     for state in ("running", "queued", "waiting"):
         under_way.add_metric([state], found[state])
@@ -135,6 +134,30 @@ def _under_way() -> Iterator[Any]:
     yield left
     waited = (timezone.now() - found["oldest"]).total_seconds() if found["oldest"] else 0.0
     yield GaugeMetricFamily("images_queue_oldest_seconds", "Age of the first request in the queue.", value=waited)
+
+
+def _budgets() -> Iterator[Any]:
+    """What is spent and reserved of the installation's budgets; nothing without any, and if nothing answers."""
+    try:
+        known = standings()
+    except DatabaseError:
+        return
+    finally:
+        _let_go()
+    for name, told in (("spent", "What was spent"), ("reserved", "What is reserved"), ("limit", "The budget")):
+        gauge = GaugeMetricFamily(f"images_budget_{name}_usd", f"{told} in the running period.", labels=["period"])
+        for standing in known:
+            value = standing.budget.limit if name == "limit" else getattr(standing, name)
+            gauge.add_metric([standing.budget.kind], float(value))
+        if known:
+            yield gauge
+
+
+def _let_go() -> None:
+    """Close the connection: a worker's server gives each request of Prometheus a thread of its own."""
+    connection = connections[rows().db]
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 class _Everything:
@@ -152,6 +175,7 @@ class _Everything:
             MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
         yield from counted.collect()
         yield from _under_way()
+        yield from _budgets()
 
 
 _exposed = CollectorRegistry()

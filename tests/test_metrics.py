@@ -111,6 +111,14 @@ class TestCounts:
         assert counted("images_unsettled", kind="lost") == 0
         assert counted("images_queue_oldest_seconds") >= 60
 
+    def test_what_is_left_of_the_budgets(self, counted: Samples, settings: Any) -> None:
+        settings.IMAGES = {**settings.IMAGES, "BUDGET_MONTH": 5, "PRICES": {"test": "0.04"}}
+        generate_image(**WANTED)
+        assert counted("images_budget_spent_usd", period="month") == pytest.approx(0.04)
+        assert counted("images_budget_reserved_usd", period="month") == 0
+        assert counted("images_budget_limit_usd", period="month") == 5
+        assert counted("images_budget_limit_usd", period="day") == 0
+
 
 @pytest.mark.django_db
 @override_settings(ROOT_URLCONF=__name__)

@@ -56,15 +56,17 @@ class HealthMiddleware:
 def readiness() -> HttpResponse:
     """200 if the database and the storage can be used, otherwise 503 with the reasons.
 
-    A queue without workers is reported as `degraded` but does not cause a 503: a load balancer would take every web
-    process out of service, and existing pictures could no longer be fetched.
+    A queue without workers and a budget that is (nearly) used up are reported as `degraded` but do not cause a 503: a
+    load balancer would take every web process out of service, and existing pictures could no longer be fetched.
     """
     findings = probe_results()
     checks = {name: public_sentence(findings[name]) for name in NECESSARY}
     ready = set(checks.values()) == {"ok"}
     if ready and conf.queue:
         checks["queue"] = public_sentence(findings["queue"])
-    status = "unavailable" if not ready else "ok" if checks.get("queue", "ok") == "ok" else "degraded"
+    if ready and (conf.budget_day is not None or conf.budget_month is not None):
+        checks["budget"] = public_sentence(findings["budget"])
+    status = "unavailable" if not ready else "ok" if set(checks.values()) == {"ok"} else "degraded"
     return _json({"status": status, "checks": checks}, status=200 if ready else 503)
 
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from django.db.models import Count, Q, Sum
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from ..conf import conf
 from ..failures import REASONS
@@ -18,6 +19,7 @@ from ..local_files import media_root
 from ..models import CostBasis, GeneratedImage, Status, image_storage
 from ..providers import get_provider
 from ..providers.models import utc_today
+from ..services.budgets import DAY, Standing, standings
 from .columns import dollars
 
 #: How many reasons of failures are named.
@@ -35,6 +37,7 @@ class Overview:
         since: When the day began.
         reasons: The commonest codes of failures, each with a short reason and how often it came.
         spent: An amount in US dollars, for the reader.
+        budgets: The installation's budgets: which, how much is used, and whether that is nearly all.
         free_bytes: What is left on the disk of the images; `None` if they are elsewhere.
         endings: A sentence for each configured model that will be shut down, or was.
     """
@@ -45,6 +48,7 @@ class Overview:
     since: datetime
     reasons: list[tuple[str, str, int]]
     spent: str
+    budgets: list[tuple[str, str, bool]]
     free_bytes: int | None
     endings: list[str]
 
@@ -66,9 +70,22 @@ def overview() -> Overview:
         since=since,
         reasons=[(code, str(REASONS.get(code, code)), number) for code, number in reasons if code],
         spent=dollars(costs["spent"] or Decimal(0), CostBasis.AT_LEAST if costs["unknown"] else "", places=2),
+        budgets=[_budget(standing) for standing in standings()],
         free_bytes=_free_bytes(),
         endings=list(_endings()),
     )
+
+
+def _budget(standing: Standing) -> tuple[str, str, bool]:
+    name = gettext("Budget of the day") if standing.budget.kind == DAY else gettext("Budget of the month")
+    amounts = {"spent": standing.spent, "limit": standing.budget.limit, "reserved": standing.reserved}
+    told = {key: dollars(usd, places=2) for key, usd in amounts.items()}
+    text = (
+        gettext("%(spent)s of %(limit)s, and %(reserved)s reserved")
+        if standing.reserved
+        else gettext("%(spent)s of %(limit)s")
+    )
+    return name, text % told, standing.is_low
 
 
 def _free_bytes() -> int | None:

@@ -13,7 +13,7 @@ starts to watch a budget, and by `reconcile`. Without any budget there is no que
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -194,6 +194,12 @@ class Standing:
         """Whether all of it is used."""
         return self.used >= self.budget.limit
 
+    def public_sentence(self) -> str:
+        """Whether it is used up, without amounts."""
+        state = "used up" if self.is_exhausted else "nearly used up"
+        budget = self.budget
+        return f"The budget of this {budget.kind} ({budget.spelling}), which ends on {_told(budget)}, is {state}."
+
     def sentence(self) -> str:
         """How much is used, for the operator."""
         reserved = f" and {dollars(self.reserved)} reserved" if self.reserved else ""
@@ -208,13 +214,21 @@ def dollars(usd: Decimal) -> str:
     return f"${usd:.2f}" if usd >= 1 or usd == round(usd, 2) else f"${usd:.4f}"
 
 
-def standings() -> list[Standing]:
+def standings(read: Callable[[QuerySet[Any, Any]], Iterable[Any]] = list) -> list[Standing]:
     """How much of the installation's budgets is used in the periods that are running.
+
+    Args:
+        read: Runs the query, if the caller has a way of its own.
 
     Raises:
         django.db.DatabaseError: The database does not answer.
     """
-    return [standing_of(budget, period) for budget, period in _with_periods(budgets_of(None, timezone.now()))]
+    budgets = budgets_of(None, timezone.now())
+    if not budgets:
+        return []
+    sums = _periods_of(budgets).values_list("kind", "spent", "reserved")
+    found = {kind: BudgetPeriod(spent=spent, reserved=reserved) for kind, spent, reserved in read(sums)}
+    return [standing_of(budget, found.get(budget.kind)) for budget in budgets]
 
 
 def standing_of(budget: Budget, period: BudgetPeriod | None) -> Standing:
@@ -229,12 +243,15 @@ def periods() -> QuerySet[BudgetPeriod]:
     return BudgetPeriod.objects.using(rows().db)
 
 
+def _periods_of(budgets: Sequence[Budget]) -> QuerySet[BudgetPeriod]:
+    return periods().filter(reduce(or_, (budget.where for budget in budgets)))
+
+
 def _with_periods(budgets: list[Budget]) -> list[tuple[Budget, BudgetPeriod | None]]:
     """Each budget with its row, read with one query."""
     if not budgets:
         return []
-    wanted = reduce(or_, (budget.where for budget in budgets))
-    found = {(period.scope, period.kind): period for period in periods().filter(wanted)}
+    found = {(period.scope, period.kind): period for period in _periods_of(budgets)}
     return [(budget, found.get((budget.scope, budget.kind))) for budget in budgets]
 
 

@@ -33,10 +33,13 @@ from ..exceptions import ImagesError, StorageError
 from ..file_names import ROOT, new_token
 from ..models import GeneratedImage, Status, absolute_url
 from ..providers.models import utc_today
+from . import budgets
 from .database import rows
 from .deletion import delete_image
 from .generation import generate_image
 from .probes import (
+    BUDGET_STEP,
+    BUDGETS,
     DATABASE,
     PROVIDERS,
     QUEUE,
@@ -96,6 +99,7 @@ def examine(
         (PUBLIC_URL, partial(examine_public_url, fetch=public_url)),
         (PROVIDERS, ask),
         (PRICES, partial(examine_prices, today=today or utc_today())),
+        (BUDGETS, examine_budgets),
     ]
     if generate:
         parts.append((GENERATION, examine_generation))
@@ -120,7 +124,8 @@ _MEDIA_ROOT, _PROVIDERS = {"images.W002"}, {"images.W001", "images.E003", "image
 PUBLIC_URL_IDS = {"images.W006", "images.E012", "images.W017", "images.W018"}
 _CORS_IDS, _CALLER_IDS = {"images.W007"}, {"images.W008"}
 _URLS_MISSING, _PRICES = {"images.W016"}, {"images.W021", "images.W022"}
-_ELSEWHERE = _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | _PRICES | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
+_BUDGETS = {"images.E026"}
+_ELSEWHERE = _BUDGETS | _URLS_MISSING | _MEDIA_ROOT | _PROVIDERS | _PRICES | PUBLIC_URL_IDS | _CORS_IDS | _CALLER_IDS
 
 _SESSION = ("Session cookies also travel over plain http.", "Set SESSION_COOKIE_SECURE = True.")
 _NO_HOSTS = "ALLOWED_HOSTS is empty: the server refuses every request."
@@ -374,6 +379,21 @@ def probe_row() -> Iterator[tuple[GeneratedImage, Probe]]:
             yield row, probe
         finally:
             delete_image(image=row)
+
+
+# --- Budgets ------------------------------------------------------------------------------------------------
+
+
+def examine_budgets() -> Iterator[Finding]:
+    """How much of each budget is used, and whether costs can be estimated. There is no finding without a budget."""
+    yield from from_checks(BUDGETS, ids=_BUDGETS)
+    for standing in budgets.standings():
+        sentence = standing.sentence()
+        yield attention(BUDGETS, sentence, BUDGET_STEP) if standing.is_low else fine(BUDGETS, sentence)
+    for kind, limit in ((budgets.DAY, conf.user_budget_day), (budgets.MONTH, conf.user_budget_month)):
+        if limit is not None:
+            told = f"Each user may spend {budgets.dollars(limit)} a {kind} (IMAGE_USER_BUDGET_{kind.upper()})."
+            yield fine(BUDGETS, told)
 
 
 # --- The public address -------------------------------------------------------------------------------------

@@ -31,12 +31,13 @@ from ..exceptions import ImagesError
 from ..logs import log_event
 from ..models import GeneratedImage
 from ..providers import get_provider
+from . import budgets
 from .database import rows
 from .queue import provider_problem, queue_problem, waiting, waiting_for_provider
 
 logger = logging.getLogger("images.doctor")
 
-DATABASE, STORAGE, QUEUE, PROVIDERS = "Database", "Storage", "Queue", "Providers"
+DATABASE, STORAGE, QUEUE, PROVIDERS, BUDGETS = "Database", "Storage", "Queue", "Providers", "Budgets"
 
 #: Seconds to wait for a database that does not answer (libpq's least is 2).
 DATABASE_TIMEOUT = 3
@@ -47,6 +48,7 @@ PROVIDER_STEP = (
     "Wait: they are made one after the other. To make more, raise the account's limit, or add a provider to "
     "IMAGE_PROVIDER; to be refused less, set IMAGE_RATE_LIMITS."
 )
+BUDGET_STEP = "Raise it, or wait until its period ends; the Usage page in the admin shows what was spent."
 STORAGE_STEP = (
     "Let this user write, read and delete files under MEDIA_ROOT, mount its disk, or make room; give a bucket's key "
     "the permissions in docs/scaling.md. The log says what failed."
@@ -172,13 +174,17 @@ def _own_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 def _first(rows: QuerySet[Any]) -> Any:
     """The first row of a query, read over a separate connection, or `None`."""
+    return next(iter(_read(rows[:1])), None)
+
+
+def _read(rows: QuerySet[Any]) -> list[Any]:
+    """The rows of a query, read over a separate connection."""
     with _own_connection(rows.db) as connection:
         if connection.vendor == "postgresql":  # a locked table must not block a probe
             connection.set_autocommit(False)
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL statement_timeout = {DATABASE_TIMEOUT * 1000}")
-        found = rows[:1].query.get_compiler(connection=connection).results_iter()
-        return next(iter(found), None)
+        return list(rows.query.get_compiler(connection=connection).results_iter())
 
 
 # --- Storage, queue, providers ----------------------------------------------------------------------------------
@@ -208,6 +214,21 @@ def probe_queue() -> Finding:
     if problem := queue_problem(oldest[0] if oldest else None):
         return attention(QUEUE, problem, WORKER_STEP)
     return fine(QUEUE, "No request has been waiting for long.")
+
+
+def probe_budget() -> Finding:
+    """Whether the budgets of the installation allow more images."""
+    try:
+        known = budgets.standings(_read)
+    except DatabaseError as err:
+        unknown = "The database does not tell what is left of the budget."
+        return attention(
+            BUDGETS, f"{unknown} {database_error(err)}", "See the finding about the database.", public=unknown
+        )
+    if low := [standing for standing in known if standing.is_low]:
+        public = " ".join(standing.public_sentence() for standing in low)
+        return attention(BUDGETS, " ".join(standing.sentence() for standing in low), BUDGET_STEP, public=public)
+    return fine(BUDGETS, " ".join(standing.sentence() for standing in known) or "No budget is set.")
 
 
 def look_for(*, row: str, file: str, sha256: str) -> dict[str, bool]:
@@ -254,6 +275,7 @@ PROBES: dict[str, Callable[[], Finding]] = {
     "storage": probe_storage,
     "queue": probe_queue,
     "providers": probe_providers,
+    "budget": probe_budget,
 }
 
 

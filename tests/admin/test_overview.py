@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from images.models import CostBasis, GeneratedImage, Status
+from images.models import BudgetPeriod, CostBasis, GeneratedImage, Status
 
 pytestmark = pytest.mark.django_db
 
@@ -34,6 +35,17 @@ def test_it_says_what_was_made_what_failed_and_what_it_cost(admin_client: Client
     assert 'error_code=provider_timeout">no answer in time</a> (1)' in panel
     assert "at least $0.04" in panel
     assert "Free disk space" in panel
+
+
+def test_it_says_what_is_left_of_a_budget(admin_client: Client, settings: Any) -> None:
+    settings.IMAGES = {**settings.IMAGES, "BUDGET_DAY": "5"}
+    assert "Budget of the day</dt><dd>$0.00 of $5.00</dd>" in admin_client.get("/admin/").content.decode()
+    starts_on = timezone.now().date()
+    BudgetPeriod.objects.create(kind="day", starts_on=starts_on, spent=41 * 10**9, reserved=10**9)
+    assert (
+        '<div class="images-error"><dt>Budget of the day</dt><dd>$4.10 of $5.00, and $0.10 reserved '
+        in admin_client.get("/admin/").content.decode()
+    )
 
 
 def test_it_is_not_shown_to_those_who_may_not_see_images(client: Client) -> None:

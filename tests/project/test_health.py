@@ -19,8 +19,9 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from images.models import GeneratedImage
-from images.services import generate_image_later
+from images.services import generate_image, generate_image_later
 from images.services.probes import PROBES, Finding, fine
+from tests.fakes.providers import FakeProvider
 from tests.load.postgres import limited_database
 from trygo_backend import health
 from trygo_backend.health import readiness
@@ -61,6 +62,20 @@ def test_ready_when_everything_works(client: Client, settings: Settings) -> None
     response = client.get("/health/ready", headers={"host": "whatever.internal"})
     assert response.status_code == 200
     assert response.json() == {"status": "ok", "checks": {"database": "ok", "storage": "ok"}}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_budget_that_is_used_up_is_shown_without_amounts_and_without_failing(
+    client: Client, settings: Settings, fake_provider: FakeProvider
+) -> None:
+    settings.IMAGES = {**settings.IMAGES, "BUDGET_DAY": "0.25", "PRICES": {"test": "0.05"}}
+    for used in (0, 4, 5):
+        while GeneratedImage.objects.count() < used:
+            generate_image(content_item_id="a", title="b")
+        response = client.get("/health/ready")
+        assert (response.status_code, response.json()["status"]) == (200, "degraded" if used else "ok")
+        told = response.json()["checks"]["budget"]
+        assert ("0.25" in told, "IMAGE_BUDGET_DAY" in told, "nearly" in told) == (False, used > 0, used == 4)
 
 
 @pytest.mark.django_db(transaction=True)

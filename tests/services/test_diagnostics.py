@@ -49,6 +49,16 @@ def test_a_price_that_is_missing_or_old_needs_attention(configure: Configure) ->
     assert (finding.level, "IMAGE_PRICES=unheard-of=" in finding.next_step) == ("attention", True)
 
 
+def test_it_says_what_is_left_of_the_budgets_and_whether_costs_can_be_estimated(configure: Configure) -> None:
+    assert findings("Budgets") == []
+    configure(BUDGET_MONTH="7.50", USER_BUDGET_DAY=1)
+    month, each_user = findings("Budgets")
+    assert month.sentence.startswith("IMAGE_BUDGET_MONTH: $0.00 of $7.50 are spent, in the month that ends on ")
+    assert each_user.sentence == "Each user may spend $1.00 a day (IMAGE_USER_BUDGET_DAY)."
+    configure(OPENAI_IMAGE_MODEL="unheard-of", BUDGET_MONTH=0)
+    assert [finding.level for finding in problems("Budgets")] == ["broken", "attention"]
+
+
 @pytest.mark.parametrize(
     ("changes", "section", "level"),
     [
