@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,18 @@ def test_its_images_stay_readable(
     assert "og-image" in page.content.decode()
     assert api.delete(f"/api/images/{image.pk}").status_code == 200
     assert not GeneratedImage.objects.exists()
+
+
+@pytest.mark.django_db
+def test_its_images_cannot_be_made_again_and_the_admin_says_why(
+    admin_client: Client, own: FakeProvider, settings: Settings
+) -> None:
+    image = generate_image(content_item_id="1", title="An old one", variant="og-image")
+    take_away(settings)
+    address = f"{reverse('admin:images_generatedimage_again')}?ids={image.pk}"
+    answer = admin_client.post(address, {"token": uuid.uuid4().hex, "images": image.pk.hex}, follow=True)
+    assert "There is no variant &#x27;og-image&#x27;. Choose one of: hero, inline." in answer.text
+    assert GeneratedImage.objects.count() == len(own.requests) == 1
 
 
 @pytest.mark.django_db

@@ -18,6 +18,11 @@ class Migration(migrations.Migration):
             name='variant',
             field=models.CharField(choices=images.models.variant_choices, default='hero', max_length=16, verbose_name='variant'),
         ),
+        # Before the columns: PostgreSQL answers queries while it builds an index, but not once a column was added.
+        migrations.AddIndex(
+            model_name='generatedimage',
+            index=models.Index(fields=['variant', '-created_at'], name='images_variant_newest'),
+        ),
         migrations.AddField(
             model_name='generatedimage',
             name='source_type',
@@ -27,9 +32,5 @@ class Migration(migrations.Migration):
             model_name='generatedimage',
             name='content_credentials',
             field=models.BooleanField(blank=True, null=True, verbose_name='Content Credentials (C2PA)'),
-        ),
-        migrations.AddIndex(
-            model_name='generatedimage',
-            index=models.Index(fields=['variant', '-created_at'], name='images_variant_newest'),
         ),
     ]

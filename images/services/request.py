@@ -77,7 +77,9 @@ class GenerationRequest:
             or ("process" if self._owner_id is None else user_scope(self._owner_id)),
         )
         if cleaned.variant not in (names := variant_names()):
-            problems["variant"] = [f"Choose one of: {', '.join(names)}."]
+            problems["variant"] = [
+                f"There is no variant {cleaned.variant[:40]!r}. Choose one of: {', '.join(names)}."
+            ]
         if problems:
             sentences = [f"{name}: {' '.join(texts)}" for name, texts in problems.items()]
             raise InvalidRequest(" ".join(sentences), details=problems)

@@ -30,6 +30,7 @@ def page(image: GeneratedImage, view: str = "change") -> str:
     ("sent", "kept"),
     [
         ({"alt_text": " Boats in\r\n the mist "}, "Boats in the mist"),
+        ({"alt_text": 'Boats\x1b "><i>in\u202e mist'}, 'Boats "><i>in mist'),
         ({"alt_text": "", "decorative": "on"}, ""),
         ({"alt_text": ""}, None),
     ],
@@ -43,6 +44,10 @@ def test_a_person_describes_the_picture(
     image.refresh_from_db()
     assert image.alt_text == kept
     assert "decorative" in answer.content.decode() or kept != ""
+    for address in (page(image), page(image, "describe"), reverse("images:image-detail", args=[image.pk])):
+        shown = admin_client.get(address, headers={"accept": "text/html"}).text
+        assert "<i>in" not in shown
+        assert "&lt;i&gt;in" in shown or "<i>" not in (kept or "")
     assert LogEntry.objects.get().object_id == str(image.pk)
 
 
