@@ -9,6 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -81,6 +84,7 @@ class CountingBucket:
         sent: The bytes of objects that were sent.
         denied: Permissions that nobody has. Without `s3:ListBucket` an object that is not there is a 403, as in S3.
         drops: How many of the next calls end without an answer.
+        slowness: Seconds that it takes to store an object.
     """
 
     page = 1000
@@ -89,15 +93,31 @@ class CountingBucket:
         self.objects: dict[str, Stored] = {}
         self.calls: list[str] = []
         self.sent, self.drops = 0, 0
+        self.slowness = 0.0
         self.denied: set[str] = set()
-        handler = type("Handler", (_Handler,), {"bucket": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._handler = type("Handler", (_Handler,), {"bucket": self})
+        self._port = 0
+        self._listen()
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def _listen(self) -> None:
+        self._server = _Server(("127.0.0.1", self._port), self._handler)
+        self._port = self._server.server_port
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
         self._thread.start()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Refuse connections and answer none that is open, while the block runs."""
+        self.close()
+        self.drops = sys.maxsize
+        try:
+            yield
+        finally:
+            self.drops = 0
+            self._listen()
 
     def forget(self) -> None:
         """Start counting anew."""
@@ -108,6 +128,14 @@ class CountingBucket:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that leave."""
 
 
 class _Refused(Exception):
@@ -198,6 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put(self, body: bytes) -> None:
         self._allow("s3:PutObject")
+        time.sleep(self.bucket.slowness)
         stored = self.bucket.objects[self._key or ""] = Stored(body)
         self._send(200, {"ETag": stored.etag})
 
