@@ -15,6 +15,8 @@ from typing import Any
 
 from django.core.files.storage import Storage
 
+#: Bytes that a key may have; a bucket calls a longer one a bad request.
+LONGEST_KEY = 1024
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 #: What a bucket says of a key that is not there; the second if nobody has allowed the asker to list it.
 _NOT_THERE, _REFUSED = {"404", "NoSuchKey"}, {"403", "AccessDenied", "Forbidden"}

@@ -39,6 +39,9 @@ _TYPES = {
     "gif": "image/gif",
     "avif": "image/avif",
 }
+#: A tag as buckets make them. No other is passed on: a bucket refuses some that a caller can make up.
+_BUCKETS_TAG = re.compile(r'(?:W/)?"[A-Za-z0-9-]{1,100}"')
+_OTHER_CONDITIONS = {"HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"}
 _PRECONDITIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
 _SAFETY = {
     "X-Content-Type-Options": "nosniff",
@@ -112,7 +115,7 @@ def _wanted(request: HttpRequest, *, is_sent: bool) -> Wanted:
     if request.method == "HEAD" or not is_sent:
         return Wanted(content=False)
     tags = parse_etags(meta.get("HTTP_IF_NONE_MATCH", ""))
-    is_simple = len(tags) == 1 and tags != ["*"] and not {"HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE"} & meta.keys()
+    is_simple = len(tags) == 1 and _BUCKETS_TAG.fullmatch(tags[0]) and not _OTHER_CONDITIONS & meta.keys()
     return Wanted(
         byte_range=readable_range(meta.get("HTTP_RANGE", "")), unless=tags[0].removeprefix("W/") if is_simple else ""
     )

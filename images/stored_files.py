@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 
 from django.core.files.storage import Storage
 
-from .bucket import Bucket, Content, bucket_of, is_not_there, real_size, status_of
+from .bucket import LONGEST_KEY, Bucket, Content, bucket_of, is_not_there, real_size, status_of
 from .file_names import ROOT
 from .local_files import local_path, open_below
 
@@ -182,6 +182,8 @@ class _BucketFile:
 
 
 def _find_in_bucket(bucket: Bucket, name: str, wanted: Wanted) -> StoredFile | None:
+    if len(name.encode("utf-8", "replace")) > LONGEST_KEY:
+        return None
     try:
         if not wanted.content:
             return _BucketFile(bucket, name, bucket.head(name))

@@ -203,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[start : start + 65536])
 
     def _get(self, _body: bytes) -> None:
+        if len((self._key or "").encode()) > 1024:
+            raise _Refused(400, "KeyTooLongError")
         self._allow("s3:GetObject")
         stored = self.bucket.objects.get(self._key or "")
         if stored is None:

@@ -53,6 +53,7 @@ def stored(bucket: CountingBucket) -> CountingBucket:
         ({"If-None-Match": Stored(DATA).etag}, 304, b""),
         ({"If-None-Match": f"W/{Stored(DATA).etag}"}, 304, b""),
         ({"If-None-Match": '"other"'}, 200, DATA),
+        ({"If-None-Match": '"\xe9  <>"'}, 200, DATA),
     ],
 )
 def test_a_request_is_one_call_that_sends_what_the_caller_gets(
@@ -104,6 +105,11 @@ def test_what_is_not_there_is_404_after_one_call(
     settings.IMAGES = {**settings.IMAGES, "MEDIA_DELIVERY": delivery}
     assert getattr(client, method)(URL).status_code == 404
     assert len(bucket.calls) == 1
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_an_address_that_no_key_can_have_is_404(client: Client, bucket: CountingBucket, method: str) -> None:
+    assert getattr(client, method)(f"/media/draft-images/{'x' * 1020}.png").status_code == 404
 
 
 def test_a_wrong_key_is_not_a_missing_picture(

@@ -60,8 +60,8 @@ def test_a_slow_bucket_makes_no_other_image_late_and_fills_no_memory(
     bucket: CountingBucket, provider_server: ProviderServer, tmp_path: Path
 ) -> None:
     provider_server.image_bytes = 2_500_000
-    bucket.slowness = 3.0
-    times = {"IMAGE_DEADLINE": "30", "IMAGE_STORAGE_TIMEOUT": "4"}  # two seconds for reading what has begun to arrive
+    bucket.slowness = 6.0
+    times = {"IMAGE_DEADLINE": "20", "IMAGE_STORAGE_TIMEOUT": "8"}  # six at a time would take 40 s
     with server_with(bucket, provider_server, tmp_path, **times) as server:
         provider_server.hold()
         before = most_memory(server)
