@@ -392,6 +392,6 @@ def test_callers_and_operators_see_what_waits_and_until_when(
     assert "provider" in readiness().content.decode()
     client.force_login(User.objects.create_superuser("root"))
     for path in ("", f"{image.pk}/change/"):
-        assert "Waits for a provider" in client.get(f"/admin/images/generatedimage/{path}").content.decode()
+        assert "next attempt:" in client.get(f"/admin/images/generatedimage/{path}").content.decode()
     GeneratedImage.objects.update(retry_at=timezone.now() - timedelta(minutes=5))  # long overdue: nobody works
     assert "no worker" in probe_queue().sentence
