@@ -123,6 +123,7 @@ def test_the_admins_filter_and_page_know_it(admin_client: Client, own: FakeProvi
     assert "og-image (1200:630)" in page.content.decode()
 
 
+@pytest.mark.slow  # It loads both SDKs; what each is sent is tested below, too.
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("provider", "sent"),
@@ -286,7 +287,6 @@ def test_an_imported_picture_gets_the_variant_that_its_name_tells(own: FakeProvi
 # --- settings that cannot be used -------------------------------------------------------------------------
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("name", "entry", "words"),
     [
@@ -318,8 +318,13 @@ def test_an_entry_that_cannot_be_used_is_a_check_error_with_a_hint(
     [message] = checked()
     assert (message.id, words in message.msg) == ("images.E020", True), message.msg
     assert '"RATIO": "1200:630"' in message.hint
-    # The rest of the project's checks must not fall over it: Django asks the model's field for its choices.
-    call_command("check", "--tag", "models")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("variants", [{"Social": "1:1"}, ["mine"]])
+def test_the_checks_of_django_do_not_fall_over_entries_that_cannot_be_used(settings: Settings, variants: Any) -> None:
+    settings.IMAGES = {"VARIANTS": variants}
+    call_command("check", "--tag", "models")  # asks the model's field for its choices
 
 
 def test_a_misspelt_key_is_an_error_with_a_guess(settings: Settings) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
 from images.models import GeneratedImage
-from images.services import generate_image
+from images.services import generate_image, set_alt_text
 from tests.fakes.providers import FakeProvider
 
 pytestmark = pytest.mark.django_db
@@ -29,8 +28,7 @@ def page(image: GeneratedImage, view: str = "change") -> str:
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [
-        ({"alt_text": " Boats in\r\n the mist "}, "Boats in the mist"),
-        ({"alt_text": 'Boats\x1b "><i>in\u202e mist'}, 'Boats "><i>in mist'),
+        ({"alt_text": " Boats\x1b in\r\n the\u202e mist "}, "Boats in the mist"),
         ({"alt_text": "", "decorative": "on"}, ""),
         ({"alt_text": ""}, None),
     ],
@@ -44,11 +42,13 @@ def test_a_person_describes_the_picture(
     image.refresh_from_db()
     assert image.alt_text == kept
     assert "decorative" in answer.content.decode() or kept != ""
+
+
+def test_tags_in_a_text_are_shown_as_text(admin_client: Client, image: GeneratedImage) -> None:
+    set_alt_text(image=image, alt_text='"><i>in mist')
     for address in (page(image), page(image, "describe"), reverse("images:image-detail", args=[image.pk])):
         shown = admin_client.get(address, headers={"accept": "text/html"}).text
-        assert "<i>in" not in shown
-        assert "&lt;i&gt;in" in shown or "<i>" not in (kept or "")
-    assert LogEntry.objects.get().object_id == str(image.pk)
+        assert ("&lt;i&gt;in" in shown, "<i>in" in shown) == (True, False)
 
 
 @pytest.mark.parametrize("sent", [{"alt_text": "x" * 251}, {"alt_text": "Boats", "decorative": "on"}])

@@ -108,23 +108,26 @@ def test_what_callers_sent_is_data_in_a_message_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("mode", "code", "billed"),
+    ("vendor", "mode", "code", "billed"),
     [
-        ("refused", "content_rejected", False),
-        ("prose", "provider_bad_response", True),
-        ("cut_off", "provider_bad_response", True),
-        ("empty_scene", "provider_bad_response", True),
-        ("deep", "provider_bad_response", True),
-        ("empty", "provider_bad_response", True),
-        ("http_404", "provider_model_unavailable", False),
-        ("http_429", "provider_rate_limited", False),
-        ("http_500", "provider_error", True),
-        ("http_503", "provider_overloaded", False),
-        ("reset", "provider_bad_response", True),
-        ("truncated_body", "provider_bad_response", True),
+        ("openai", "refused", "content_rejected", False),
+        ("gemini", "refused", "content_rejected", False),
+        ("openai", "prose", "provider_bad_response", True),
+        ("openai", "cut_off", "provider_bad_response", True),
+        ("gemini", "cut_off", "provider_bad_response", True),
+        ("openai", "empty_scene", "provider_bad_response", True),
+        ("openai", "deep", "provider_bad_response", True),
+        ("openai", "empty", "provider_bad_response", True),
+        ("gemini", "empty", "provider_bad_response", True),
+        ("openai", "http_404", "provider_model_unavailable", False),
+        ("openai", "http_429", "provider_rate_limited", False),
+        ("gemini", "http_429", "provider_rate_limited", False),
+        ("openai", "http_500", "provider_error", True),
+        ("openai", "http_503", "provider_overloaded", False),
+        ("openai", "reset", "provider_bad_response", True),
+        ("openai", "truncated_body", "provider_bad_response", True),
     ],
 )
-@VENDORS
 def test_without_a_scene_the_picture_is_made_from_the_plain_prompt_and_nobody_asks_twice(
     server: ProviderServer, settings: Settings, vendor: str, mode: str, code: str, billed: bool
 ) -> None:
