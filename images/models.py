@@ -338,6 +338,7 @@ class GeneratedImage(models.Model):
             models.Index(fields=["owner", "-created_at", "-id", "variant", *_COUNTED], name="images_by_owner"),
             models.Index(fields=["provider", "model", "-created_at", *_COUNTED], name="images_by_model"),
             models.Index(fields=["status", "-created_at", "-id", "deadline_at"], name="images_by_status"),
+            models.Index(fields=["status", "-caller_waits", "created_at"], name="images_by_turn"),
             models.Index(fields=["variant", "-created_at"], name="images_variant_newest"),
             models.Index(fields=["created_at"], condition=COUNTS_OTHERWISE, name="images_budgeted"),
         ]

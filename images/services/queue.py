@@ -226,9 +226,9 @@ def _is_republished() -> bool:
 def _put_off(delivered: GeneratedImage, refusal: rate_limits.Refusal) -> float | None:
     """Deliver this request again when a provider can be asked, and let its row say why it waits."""
     free_at = timezone.now() + timedelta(seconds=refusal.seconds)
-    impatient = Q(caller_waits=True, deadline_at__lt=free_at)
-    for row in waiting().filter(impatient | Q(pk=delivered.pk, deadline_at__lt=free_at))[:_CANDIDATES]:
-        fail_pending(row, refusal.error())  # its time is over by then, so it is told at once
+    for whose in ({"caller_waits": True}, {"pk": delivered.pk}):
+        for row in waiting().filter(**whose, deadline_at__lt=free_at)[:_CANDIDATES]:
+            fail_pending(row, refusal.error())  # its time is over by then, so it is told at once
     reason = {"error_code": refusal.failure.code, "error_message": refusal.failure.message}
     waits = waiting().filter(pk=delivered.pk).update(retry_at=free_at, **reason)
     if not waits and (_is_republished() or not waiting().exists()):

@@ -266,7 +266,7 @@ def _oldest_slots(alias: str, limit: RateLimit) -> list[RateLimitSlot]:
     """The first of `_slots`. Missing ones are written: the provider has been given a limit, or a higher one."""
     slots = _slots(alias, limit)
     found = list(slots[:_LOOK_AT])
-    if (not found or _free_in(found[0], limit) > 0) and slots.count() < limit.count:
+    if not found or (_free_in(found[0], limit) > 0 and slots.count() < limit.count):
         new = [RateLimitSlot(provider=alias, number=number) for number in range(limit.count)]
         RateLimitSlot.objects.using(slots.db).bulk_create(new, ignore_conflicts=True)
         found = list(slots.all()[:_LOOK_AT])

@@ -1,0 +1,20 @@
+"""An index for the queue: the next request is found without reading all that wait."""
+
+from django.db import migrations, models
+
+import images.models
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        # A host may give the app another label.
+        (images.models.GeneratedImage._meta.app_label, '0008_waiting_for_a_provider'),
+    ]
+
+    operations = [
+        migrations.AddIndex(
+            model_name='generatedimage',
+            index=models.Index(fields=['status', '-caller_waits', 'created_at'], name='images_by_turn'),
+        ),
+    ]
