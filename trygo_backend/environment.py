@@ -22,6 +22,10 @@ from images.conf import InvalidValue, flag, listed
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
+#: Seconds to wait for a connection to PostgreSQL: to be made, and to be free in the pool. A caller that waits for a
+#: worker's image is told that much later than promised if the database is away when its time ends.
+CONNECT_SECONDS = 10
+
 
 class Environment:
     """Typed reads of environment variables. An empty or blank one counts as unset.
@@ -224,10 +228,10 @@ def _sqlite(config: dict[str, Any], *, url: str, base_dir: Path) -> dict[str, An
 
 
 def _postgresql(config: dict[str, Any], pool_size: int) -> dict[str, Any]:
-    config["OPTIONS"].setdefault("connect_timeout", 10)
+    config["OPTIONS"].setdefault("connect_timeout", CONNECT_SECONDS)
     config["CONN_HEALTH_CHECKS"] = True  # no request fails because the database was restarted
     if pool_size and not config.get("CONN_MAX_AGE"):  # Django refuses both together
         # Many threads share few connections: while hundreds wait for a provider, they hold none.
-        config["OPTIONS"]["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": 30}
+        config["OPTIONS"]["pool"] = {"min_size": 0, "max_size": pool_size, "timeout": CONNECT_SECONDS}
         config["CONN_MAX_AGE"] = 0
     return config

@@ -208,19 +208,21 @@ def _claim_next(delivered: GeneratedImage, now: datetime) -> GeneratedImage | fl
 
 
 def _next_attempt(delivered: GeneratedImage, now: datetime) -> float | None:
-    """Seconds until the delivered row is due, or any that may have no delivery of its own; `None` if none waits."""
-    left = waiting().exclude(retry_at=None)
-    if _is_republished():
-        left = left.filter(pk=delivered.pk)
-    first = left.order_by("retry_at").values_list("retry_at", flat=True).first()
-    if first is None:
+    """Seconds until the first request that waits for a provider is due, if this delivery is needed for it."""
+    first = waiting().exclude(retry_at=None).order_by("retry_at").values_list("retry_at", flat=True).first()
+    if first is None or _is_spare(delivered):
         return None
     return rate_limits.delay(conf.providers, max(0.0, (first - now).total_seconds()))
 
 
-def _is_republished() -> bool:
-    """Whether a row that waits without a delivery gets another (`outbox`), so that a delivery too many may end."""
-    return bool(conf.queue and feature("REPUBLISHES"))
+def _is_spare(delivered: GeneratedImage) -> bool:
+    """Whether a delivery may end although requests wait.
+
+    It has to stay if its request waits, or was begun under another delivery, whose request needs this one now. The
+    queue may have lost a delivery; that is made good by `outbox`, if anything calls it.
+    """
+    is_waiting = delivered.status == Status.PENDING and delivered.started_at is None
+    return bool(not is_waiting and delivered.delivery is None and conf.queue and feature("REPUBLISHES"))
 
 
 def _put_off(delivered: GeneratedImage, refusal: rate_limits.Refusal) -> float | None:
@@ -231,7 +233,7 @@ def _put_off(delivered: GeneratedImage, refusal: rate_limits.Refusal) -> float |
             fail_pending(row, refusal.error())  # its time is over by then, so it is told at once
     reason = {"error_code": refusal.failure.code, "error_message": refusal.failure.message}
     waits = waiting().filter(pk=delivered.pk).update(retry_at=free_at, **reason)
-    if not waits and (_is_republished() or not waiting().exists()):
+    if not waits and (_is_spare(delivered) or not waiting().exists()):
         return None
     return rate_limits.delay(conf.providers, refusal.seconds)
 
@@ -386,20 +388,21 @@ def wait_for(image: GeneratedImage, seconds: float) -> GeneratedImage:
     end, pause = time.monotonic() + seconds, FIRST_POLL
     while True:
         left = end - time.monotonic()
-        row = _poll(image, is_last=left <= 0)
+        row = _poll(image, end)
         if row is not None and (row.current_status != Status.PENDING or left <= 0):
             return row
         release_connections()
-        time.sleep(max(0, min(pause, left)))
+        time.sleep(max(0.0, min(pause, end - time.monotonic())))
         pause = min(pause * 1.5, LONGEST_POLL_PAUSE)
 
 
-def _poll(image: GeneratedImage, *, is_last: bool) -> GeneratedImage | None:
-    """Read the row; `None` if the database does not answer and it will be read again."""
+def _poll(image: GeneratedImage, end: float) -> GeneratedImage | None:
+    """Read the row; `None` if the database does not answer and it will be read again before the end."""
     try:
         row = rows().filter(pk=image.pk).exclude(status=Status.DELETING).first()
     except (OperationalError, InterfaceError) as err:
-        if is_last:  # not `DatabaseUnavailable`: a worker may have paid for the image
+        # It may have taken some seconds to find out; another look would take as many, beyond what was promised.
+        if time.monotonic() >= end:  # not `DatabaseUnavailable`: a worker may have paid for the image
             raise ImagesError().with_billing(True) from err
         return None
     if row is None:

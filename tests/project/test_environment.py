@@ -95,7 +95,7 @@ def test_postgresql_shares_a_bounded_pool_of_connections() -> None:
         "name",
         "p@ss",
     )
-    assert config["OPTIONS"]["pool"] == {"min_size": 0, "max_size": 7, "timeout": 30}
+    assert config["OPTIONS"]["pool"] == {"min_size": 0, "max_size": 7, "timeout": 10}
     assert config["OPTIONS"]["sslmode"] == "require"
     assert config["CONN_MAX_AGE"] == 0
 

@@ -22,6 +22,23 @@ from tests.queue.services import PATIENCE, until
 ROOT = Path(__file__).resolve().parents[2]
 QUEUE = "images"
 
+_FILL = """
+from datetime import timedelta
+from django.utils import timezone
+from images.models import GeneratedImage
+from images.queues.celery import enqueue
+now, hour = timezone.now(), timedelta(hours=1)
+rows = [
+    GeneratedImage(
+        content_item_id="item", title="A title", prompt="A harbour", file_stem=f"draft-images/item/hero-{{number}}",
+        seed=1, created_at=now, deadline_at=now + hour,
+    )
+    for number in range({count})
+]
+for row in GeneratedImage.objects.bulk_create(rows):
+    enqueue(str(row.pk))
+"""
+
 
 class Installation:
     """Web processes and workers, all of the real project, started and killed as the test likes.
@@ -141,6 +158,10 @@ class Installation:
     def deliver(self, image_id: str) -> None:
         """Put the image's task into the queue once more."""
         Celery(broker=self.broker).send_task("images.generate_image", args=[image_id], queue=QUEUE)
+
+    def fill_queue(self, count: int) -> None:
+        """Let so many requests wait for which nobody waits, as if they had just been sent."""
+        self.manage("shell", "-v", "0", "-c", _FILL.format(count=count))
 
     def purge(self) -> None:
         """Lose every task that waits, as a broker does that keeps nothing."""

@@ -13,6 +13,7 @@ from tests.fakes.provider_server import ProviderServer
 from tests.load.postgres import limited_database
 from tests.queue.installation import Installation
 from tests.queue.services import PATIENCE, Redis
+from trygo_backend.environment import CONNECT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +64,25 @@ def test_a_database_that_is_away_for_a_while_costs_neither_requests_nor_pictures
             assert {installation.ended(image)["status"] for image in images} == {"ready"}
             assert {installation.look(image)["provider"] for image in images} == {"openai"}
         assert installation.paid == 15
+
+
+@pytest.mark.parametrize("pool_size", ["0", "3"])
+def test_a_caller_that_waits_is_told_in_time_if_the_database_goes_away(
+    pool_size: str, tmp_path: Path, provider_server: ProviderServer, redis: Redis
+) -> None:
+    more = {"DATABASE_POOL_SIZE": pool_size, "IMAGE_RUN_ON_WORKERS": "1"}
+    with (
+        limited_database(60) as database,
+        closing(Installation(tmp_path, provider_server, redis.url, database.url, **more)) as installation,
+    ):
+        installation.manage("migrate", "--verbosity", "0")
+        provider_server.hold()
+        with installation.web(), installation.worker(), ThreadPoolExecutor(1) as callers:
+            asked = callers.submit(installation.ask, Prefer="wait=6")
+            provider_server.wait_for(1, PATIENCE)
+            with database.away():
+                answer = asked.result(PATIENCE)
+            provider_server.release()
+            assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+            assert answer.json()["mayHaveBilled"] is True
+            assert answer.elapsed.total_seconds() < 6 + CONNECT_SECONDS + 4  # 4 for a slow machine

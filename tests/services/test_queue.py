@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import timedelta
 from decimal import Decimal
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 from pytest_django.fixtures import Settings
@@ -352,6 +353,19 @@ class TestWaiting:
         with connection.execute_wrapper(Failing(100)), pytest.raises(exceptions.ImagesError) as caught:
             wait_for(image, 0.2)
         assert caught.value.code == "internal_error"
+
+    def test_does_not_look_again_if_the_time_ended_while_the_database_was_asked(self) -> None:
+        image = generate_image_later(**WANTED)
+        asked = []
+
+        def hang(*_: Any) -> None:
+            asked.append(time.monotonic())
+            time.sleep(0.2)
+            raise OperationalError
+
+        with connection.execute_wrapper(hang), pytest.raises(exceptions.ImagesError):
+            wait_for(image, 0.1)
+        assert len(asked) == 1
 
 
 @pytest.mark.django_db

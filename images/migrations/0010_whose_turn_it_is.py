@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         # A host may give the app another label.
-        (images.models.GeneratedImage._meta.app_label, '0008_waiting_for_a_provider'),
+        (images.models.GeneratedImage._meta.app_label, '0009_budgets'),
     ]
 
     operations = [
