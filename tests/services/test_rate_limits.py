@@ -124,7 +124,7 @@ def test_forty_requests_at_ten_a_minute_become_forty_pictures_with_few_refusals(
         generate_image_later(**{**WANTED, "content_item_id": f"item-{number}"})
     broker.work(10)
     assert Counter(GeneratedImage.objects.values_list("status", flat=True)) == {"ready": 40}
-    assert provider.refusals <= 20  # without waiting for each other: ninety
+    assert provider.refusals <= 20
 
 
 def test_a_refused_request_waits_and_its_row_says_why(fake_provider: FakeProvider, api: APIClient) -> None:
@@ -282,6 +282,24 @@ def test_a_worker_that_is_lost_with_another_row_than_the_delivered_one_is_settle
     assert status_of(urgent, image) == ["failed", "pending"]
     assert run_generation(image.pk, redelivered=True, deferrable=True) is None
     assert status_of(urgent, image) == ["failed", "ready"]
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_delivery_whose_request_another_one_has_begun_stays_for_the_request_that_is_left(
+    fake_provider: FakeProvider, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    monkeypatch.setitem(globals(), "REPUBLISHES", True)  # what has no delivery gets another, but late
+    image = generate_image_later(**WANTED)
+    urgent = queue_generation(GenerationRequest(**WANTED), release=False, caller_waits=True)
+    assert run_generation(image.pk, deferrable=True) is None
+    assert status_of(urgent, image) == ["ready", "pending"]
+    if is_refused:
+        rate_limits.refused("test", exceptions.ProviderRateLimited(retry_after=5))
+    GeneratedImage.objects.filter(pk=image.pk).update(retry_at=timezone.now() + timedelta(seconds=5))
+    assert run_generation(urgent.pk, deferrable=True)
+    assert run_generation(image.pk, deferrable=True)  # a repeated delivery of a request that waits
+    GeneratedImage.objects.filter(pk=urgent.pk).update(delivery=None)  # its own delivery has made it
+    assert run_generation(urgent.pk, deferrable=True) is None
 
 
 def status_of(*images: GeneratedImage) -> list[str]:
