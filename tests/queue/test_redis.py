@@ -304,4 +304,3 @@ def test_a_caller_that_waits_is_served_before_five_thousand_that_do_not(install:
         answer = installation.ask("Waits for it")
         assert (answer.status_code, answer.json()["status"]) == (200, "ready")
     assert installation.paid < 1000
-
