@@ -389,6 +389,28 @@ def reserve(image: GeneratedImage) -> None:
     _warn_after_commit(image.owner_id, image.created_at)
 
 
+def cover_again(row: GeneratedImage) -> bool:
+    """Reserve once more for a row that is to be made again, since nobody knows whether its lost run was billed.
+
+    Returns:
+        Whether the budgets cover that, and the row is still as it was read.
+    """
+    if row.budget_reserved is None or not are_set():
+        return True
+    again = GeneratedImage(owner_id=row.owner_id, created_at=row.created_at, content_item_id=row.content_item_id)
+    found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
+    try:
+        prepare(again)
+        with transaction.atomic(using=found.db):
+            reserve(again)
+            covered = bool(found.update(budget_reserved=F("budget_reserved") + (again.budget_reserved or 0)))
+            if not covered:
+                transaction.set_rollback(True, using=found.db)
+    except (BudgetExhausted, ProviderNotConfigured):
+        return False
+    return covered
+
+
 def _lacking(image: GeneratedImage, known: Sequence[tuple[Budget, BudgetPeriod | None]]) -> list[Standing]:
     """The budgets that do not cover a request."""
     amount = Decimal(image.budget_reserved or 0) / UNITS

@@ -22,7 +22,7 @@ from ..conf import conf
 from ..exceptions import GenerationCancelled, StorageError
 from ..logs import log_event
 from ..models import STALE_AFTER, GeneratedImage, GeneratedImageQuerySet, Status
-from . import queue
+from . import budgets, queue
 from .database import rows
 from .incidents import Incident, report
 from .repair import rescue
@@ -112,8 +112,11 @@ def _give_back(row: GeneratedImage) -> Incident | None:
     except StorageError as err:
         log_event(logger, logging.WARNING, "generation_unsettled", image=row.pk, error=err.message)
         return None
+    if not budgets.cover_again(row):
+        return Incident.LOST if queue.lose(row) else None
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
-    if found.update(started_at=None, delivery=None, republish_at=timezone.now()):
+    attempts = queue.attempts_with_lost_run(row)
+    if found.update(started_at=None, delivery=None, republish_at=timezone.now(), attempts=attempts):
         report(Incident.LOST, row.pk)
         return Incident.LOST
     return None

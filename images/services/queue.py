@@ -341,7 +341,7 @@ def _settle_redelivered(row: GeneratedImage, started_at: datetime, now: datetime
         return (over - now).total_seconds() + 1
     if rescue(row):
         return None
-    if conf.retry_lost and not row.is_stale and _mark_started(row, now):
+    if conf.retry_lost and not row.is_stale and budgets.cover_again(row) and _mark_started(row, now):
         return row
     lose(row)
     return None
@@ -359,13 +359,18 @@ def _mark_started(row: GeneratedImage, now: datetime, *, delivery: uuid.UUID | N
     found = rows().filter(pk=row.pk, status=Status.PENDING, started_at=row.started_at)
     if not found.update(**values):
         return False
-    if row.started_at is not None:  # nobody knows what the run before this one has cost
-        lost = Attempt(provider="", model="", code=ImagesError.code, ms=0, may_have_billed=True)
-        row.attempts = [*row.attempts, asdict(lost)]
+    if row.started_at is not None:
+        row.attempts = attempts_with_lost_run(row)
     row.queued_until = row.deadline_at
     for name, value in values.items():
         setattr(row, name, value)
     return True
+
+
+def attempts_with_lost_run(row: GeneratedImage) -> list[Any]:
+    """The attempts of a row whose worker was lost: nobody knows what its run has cost."""
+    lost = Attempt(provider="", model="", code=ImagesError.code, ms=0, may_have_billed=True)
+    return [*row.attempts, asdict(lost)]
 
 
 # --- waiting ------------------------------------------------------------------------------------------------------

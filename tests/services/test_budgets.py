@@ -24,6 +24,7 @@ from images.models import BudgetPeriod, DeletedImage, GeneratedImage, Status
 from images.services import budgets, delete_image, generate_image, generate_image_later, queue, run_generation
 from images.services.background import start_generations
 from images.services.budgets import UNITS, Standing, budgets_of, standings
+from images.services.outbox import tend
 from images.services.reconciliation import Kind, reconcile
 from images.services.repair import fail_stopped
 from images.services.request import GenerationRequest
@@ -196,7 +197,7 @@ def test_the_recent_average_is_the_estimate_and_the_price_before_there_is_one(
     change(settings, PROVIDERS=entries, PRICES={"test-model-1": "0.50"}, BUDGET_DAY=5)
     assert budgets.estimate() == Decimal("0.50")
     for cost in (0.02, 0.04):
-        fake_provider.usage = {"cost": cost}  # type: ignore[dict-item]
+        fake_provider.usage = {"cost": cost}
         generate_image(**WANTED)
     assert budgets.estimate() == Decimal("0.03")
 
@@ -242,7 +243,7 @@ def test_the_real_cost_takes_the_place_of_the_estimate(fake_provider: FakeProvid
     change(settings, BUDGET_DAY=5, PRICES={"test": "0.10"})
     gate = Gate()
     fake_provider.will(gate)
-    fake_provider.usage = {"cost": 0.04}  # type: ignore[dict-item]
+    fake_provider.usage = {"cost": 0.04}
     with ThreadPoolExecutor(1) as pool:
         made = pool.submit(_generate)
         assert gate.entered.acquire(timeout=30)
@@ -286,7 +287,7 @@ def test_deleting_gives_nothing_back(provider: FakeProvider, settings: Settings)
 
 def test_an_image_that_is_deleted_while_it_is_made_counts(provider: FakeProvider, settings: Settings) -> None:
     change(settings, BUDGET_DAY=5, PRICES={"test": "0.10"})
-    provider.usage = {"cost": 0.03}  # type: ignore[dict-item]
+    provider.usage = {"cost": 0.03}
 
     def be_deleted(_: Any) -> bytes:
         delete_image(image=GeneratedImage.objects.get())
@@ -346,6 +347,24 @@ def test_a_queued_request_is_refused_when_it_is_asked_for_and_made_once_it_was_a
     run_generation(image.pk)
     assert GeneratedImage.objects.get().status == Status.READY
     assert used() == dollars("0.1", "0")
+
+
+@pytest.mark.parametrize(("budget", "again"), [("0.25", True), ("0.15", False)])
+@pytest.mark.parametrize("by_outbox", [True, False])
+def test_a_lost_run_is_repeated_only_if_the_budget_covers_both(
+    provider: FakeProvider, settings: Settings, budget: str, again: bool, by_outbox: bool
+) -> None:
+    change(settings, QUEUE="tests.services.test_budgets.enqueue", BUDGET_DAY=budget, RETRY_LOST=True)
+    image = generate_image_later(**WANTED)
+    begun = timezone.now() - timedelta(hours=1)
+    GeneratedImage.objects.update(started_at=begun, deadline_at=timezone.now() + timedelta(hours=1))
+    if by_outbox:
+        tend()
+    run_generation(image.pk, redelivered=True)
+    image.refresh_from_db()
+    assert image.status == (Status.READY if again else Status.FAILED)
+    assert used() == dollars("0.2" if again else "0.1", "0")
+    assert not list(budgets.drifted())
 
 
 def enqueue(image_id: str) -> None:
