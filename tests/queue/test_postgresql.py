@@ -76,10 +76,11 @@ def test_a_caller_that_waits_is_told_in_time_if_the_database_goes_away(
         closing(Installation(tmp_path, provider_server, redis.url, database.url, **more)) as installation,
     ):
         installation.manage("migrate", "--verbosity", "0")
-        provider_server.hold()
         with installation.web(), installation.worker(), ThreadPoolExecutor(1) as callers:
+            installation.marker()  # both are at work
+            provider_server.hold()
             asked = callers.submit(installation.ask, Prefer="wait=6")
-            provider_server.wait_for(1, PATIENCE)
+            provider_server.wait_for(2, PATIENCE)
             with database.away():
                 answer = asked.result(PATIENCE)
             provider_server.release()
