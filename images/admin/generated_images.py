@@ -90,7 +90,7 @@ class GeneratedImageAdmin(
     fieldsets = (
         (None, {"classes": ("images-large",), "fields": ("picture",)}),
         (
-            None,
+            _("Details"),
             {
                 "fields": (
                     "status_now", "what_to_do", "address", "used_in", "requested", "made_by", "exact_cost",

@@ -1,8 +1,11 @@
 // What overlaps or is cut on this page, measured by the boxes of its texts, pictures and controls.
 () => {
     const SLACK = 2; // pixels: lines of text touch each other
+    const known = new Map();
     const clippedBy = (element) => {
+        if (known.has(element)) { return known.get(element); }
         const clips = [];
+        known.set(element, clips);
         for (let up = element; up && up !== document.documentElement; up = up.parentElement) {
             const style = getComputedStyle(up);
             if (style.position === "fixed") { break; }
