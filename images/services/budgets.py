@@ -142,6 +142,12 @@ def budgets_of(owner_id: Any, moment: datetime) -> list[Budget]:
     return found
 
 
+def is_over(owner_id: Any, moment: datetime) -> bool:
+    """Whether a budget's period in which a request was made has ended: what it costs now would count for the past."""
+    now = timezone.now()
+    return any(budget.ends_at <= now for budget in budgets_of(owner_id, moment))
+
+
 def are_set() -> bool:
     """Whether there is any budget."""
     return any(SETTINGS[key].value(conf) is not None for key in KEYS)

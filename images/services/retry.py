@@ -30,6 +30,7 @@ logger = logging.getLogger("images")
 
 #: Why failed requests are left out.
 MAY_HAVE_BILLED, SUPERSEDED, REJECTED = "may_have_billed", "requested_again", "content_rejected"
+PERIOD_OVER = "period_over"
 #: How many rows are read at once.
 CHUNK = 500
 
@@ -40,7 +41,8 @@ class Found:
 
     Attributes:
         images: The rows, oldest first.
-        left_out: How many are left out, by reason: `may_have_billed`, `requested_again`, `content_rejected`.
+        left_out: How many are left out, by reason: `may_have_billed`, `requested_again`, `content_rejected`,
+            `period_over`.
     """
 
     images: list[GeneratedImage] = field(default_factory=list)
@@ -92,7 +94,7 @@ def _reason_against(row: Any, code: str, codes: Collection[str]) -> str:
         return SUPERSEDED
     if code == ContentRejected.code and code not in codes:
         return REJECTED
-    return ""
+    return PERIOD_OVER if budgets.is_over(row.owner_id, row.created_at) else ""
 
 
 def retry_images(*, images: Iterable[GeneratedImage]) -> int:

@@ -142,6 +142,16 @@ def test_a_budget_covers_what_is_queued_again_or_it_is_left(
     assert [standing.spent, standing.reserved] == [1, 0]
 
 
+def test_a_request_of_a_day_that_is_over_is_not_paid_from_that_days_budget(
+    fake_provider: FakeProvider, queue: list[str], settings: Settings
+) -> None:
+    failed(fake_provider)
+    GeneratedImage.objects.update(created_at=timezone.now() - timedelta(days=1))
+    settings.IMAGES = {**settings.IMAGES, "BUDGET_DAY": "2.50", "PRICES": {"test": "1"}}
+    assert "Make again in the admin counts today" in retry()
+    assert queue == []
+
+
 @threads
 def test_without_a_queue_the_command_makes_the_images(fake_provider: FakeProvider) -> None:
     for number in range(7):

@@ -14,12 +14,13 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from ...conf import conf
 from ...services import background
-from ...services.retry import MAY_HAVE_BILLED, REJECTED, SUPERSEDED, Found, find_failed, retry_images
+from ...services.retry import MAY_HAVE_BILLED, PERIOD_OVER, REJECTED, SUPERSEDED, Found, find_failed, retry_images
 from ..base import ImagesCommand
 
 _LEFT_OUT = {
     MAY_HAVE_BILLED: "a provider may have charged for them",
     SUPERSEDED: "the same was requested again later",
+    PERIOD_OVER: "the period of the budget that counted them is over; Make again in the admin counts today",
     REJECTED: f"the content was rejected; --code {REJECTED} includes them",
 }
 
