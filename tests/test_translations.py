@@ -134,7 +134,8 @@ def test_every_sentence_of_a_failure_is_marked_for_translation() -> None:
 )
 def test_a_failures_sentence_is_in_the_readers_language(code: str, message: str, told: str) -> None:
     billed = f"{message} {BILLING_ADVICE}"
-    assert sentence_for_reader(code, billed) == billed
+    with override("en"):  # a page that an earlier test asked for may have left its language
+        assert sentence_for_reader(code, billed) == billed
     with override("ru"):
         assert sentence_for_reader(code, message).startswith(told)
         if told != message:
