@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 def test_the_owner_and_staff_see_the_cost_wherever_the_image_is_shown(
     api: APIClient, staff: User, fake_provider: FakeProvider
 ) -> None:
-    fake_provider.usage = {"cost": 0.0412}  # type: ignore[dict-item]
+    fake_provider.usage = {"cost": 0.0412}
     cost = {"usd": "0.0412", "basis": "reported"}
     made = api.post("/api/images/generate", BODY, format="json").json()
     assert made["cost"] == cost
