@@ -205,7 +205,7 @@ def test_a_hundred_thousand_images_cost_few_queries_and_little_time(admin_client
         started = time.process_time()
         with CaptureQueriesContext(connection) as context:
             assert admin_client.get(url).status_code == 200
-        assert len(context) <= 20
+        assert len(context) <= 24
         # Measured: 0.4 s of CPU for the usage page, 0.1 s for the list. A query for each image would take a minute.
         assert time.process_time() - started < 10, url
     with CaptureQueriesContext(connection) as context:

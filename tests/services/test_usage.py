@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -136,6 +138,20 @@ def test_a_long_range_is_counted_by_month() -> None:
 def test_a_range_that_is_none_is_refused(dates: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match=r"first day|[Ii]nvalid isoformat|month must be"):
         Period.parse(*dates)
+
+
+def test_counting_walks_along_an_index_that_holds_everything_and_never_along_the_rows() -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("the other databases choose by the size of the table")
+    with CaptureQueriesContext(connection) as context:
+        report(days=90)
+    counting = [each["sql"] for each in context if "COUNT(" in each["sql"] and "images_generatedimage" in each["sql"]]
+    assert len(counting) <= 3  # all days together, what is special of rows, unfinished deletions
+    for statement in counting:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
+            plan = [line[-1] for line in cursor.fetchall() if "images_generatedimage" in line[-1]]
+        assert all("COVERING INDEX" in line for line in plan), plan
 
 
 def test_percentiles_are_values_that_occurred() -> None:
