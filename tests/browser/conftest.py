@@ -123,10 +123,10 @@ class Walker:
 
 def make_by_hand(page: Page, *, item: str = "by-hand", title: str = "A quiet harbour") -> None:
     """Ask for an image in the browsable API, with its form."""
-    form = page.locator("form[method=POST].form-horizontal").first
-    form.locator("[name=contentItemId]").fill(item)  # the framework's labels do not name their fields
+    form = page.locator("form.images-generate")
+    form.locator("[name=contentItemId]").fill(item)
     form.locator("[name=title]").fill(title)
-    form.get_by_role("button", name="POST").click()
+    form.get_by_role("button", name="Generate").click()
 
 
 NewWalker = Callable[..., Walker]

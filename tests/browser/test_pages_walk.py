@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urljoin
 
 import requests
 from django.contrib.auth.models import User
@@ -27,7 +28,7 @@ def test_the_front_page_says_that_it_works_and_leads_everywhere(site: str, demo:
     assert walker.findings() == []
     assert walker.overflow() <= 0
     for link in [str(link.get_attribute("href")) for link in page.get_by_role("link").all()]:
-        assert requests.get(link, timeout=30).status_code in {200, 401}, link
+        assert requests.get(urljoin(walker.base, link), timeout=30).status_code in {200, 401}, link
 
 
 def test_the_front_page_says_what_does_not_work(
@@ -49,7 +50,7 @@ def test_a_russian_reader_gets_russian_pages(site: str, demo: User, new_walker: 
     page.locator("#id_password").press("Enter")
     page.wait_for_url("**/admin/")
     page = walker.go("admin/images/generatedimage/usage/")
-    expect(page.get_by_role("heading", name="По моделям")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("татистика")
     assert walker.findings() == []
 
 

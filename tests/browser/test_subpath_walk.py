@@ -79,7 +79,7 @@ def test_a_project_below_a_path_works_from_the_front_page_to_a_deletion(page: Pa
     page.on("response", lambda answer: missing.append(answer.url) if answer.status == 404 else None)
     page.goto(f"{base}/")
     expect(page.get_by_role("status")).to_have_text("It works.")
-    page.get_by_role("link", name="/api/images/").click()
+    page.get_by_role("link", name="Browsable API").click()
     make_by_hand(page, item="item-1")
     picture = page.get_by_role("link", name=f"{base}/media/draft-images/item-1/")
     address = str(picture.get_attribute("href"))
@@ -92,7 +92,7 @@ def test_a_project_below_a_path_works_from_the_front_page_to_a_deletion(page: Pa
     page.locator(".images-tile").click()
     assert page.get_by_label("public address").input_value() == address
     page.get_by_role("link", name="Delete").click()
-    page.get_by_role("button", name="Yes, I’m sure").click()
+    page.get_by_role("button", name="Delete for good").click()
     expect(page.locator(".messagelist")).to_contain_text("was deleted successfully")
     assert not missing
     assert requests.get(address, timeout=30).status_code == 404
