@@ -93,6 +93,6 @@ def test_a_project_below_a_path_works_from_the_front_page_to_a_deletion(page: Pa
     assert page.get_by_label("public address").input_value() == address
     page.get_by_role("link", name="Delete").click()
     page.get_by_role("button", name="Delete for good").click()
-    expect(page.locator(".messagelist")).to_contain_text("was deleted successfully")
+    expect(page.locator(".messagelist")).to_contain_text("was deleted, with its file")
     assert not missing
     assert requests.get(address, timeout=30).status_code == 404
