@@ -54,6 +54,8 @@ OTHER_FILES = 200
 BACKLOG = 2048
 #: Seconds that a new worker has to start during a reload before the old one stops accepting connections.
 RELOAD_SECONDS = 10.0
+#: How often a worker with requests under way asks itself for two more (`Waker`).
+WAKE_SECONDS = 1.0
 #: Seconds after which a thread that waits for Python's interpreter lock requests it from the thread that runs. With
 #: the default of 0.005, each of hundreds of threads wakes up 200 times a second only to wait again: 15 % of the CPU
 #: time of 500 simultaneous generations (measured). A thread that reads, writes or waits releases the lock at once
@@ -258,9 +260,14 @@ def connection_limit(threads: int) -> int:
     return max(threads + 1, min(threads + SPARE_CONNECTIONS, files - OTHER_FILES - 2 * threads))
 
 
+def _reachable(host: str) -> str:
+    """An address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
 def _announce(plan: Plan) -> None:
     """Print the server's address as soon as it accepts connections."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plan.host, plan.host)  # noqa: S104
+    host = _reachable(plan.host)
     while True:
         with suppress(OSError), socket.create_connection((host, plan.port), timeout=1):
             break
@@ -298,7 +305,9 @@ def worker_application() -> Application:
 
     _warm_up()
     _resume()
-    return Guarded(application, port=plan.port, concurrency=plan.concurrency)
+    guarded = Guarded(application, port=plan.port, concurrency=plan.concurrency)
+    Waker(guarded, plan.host, plan.port).start()
+    return guarded
 
 
 def _warm_up() -> None:
@@ -381,6 +390,9 @@ class Guarded:
         self._port = port
         self._own_names = frozenset(os.environ)
         self._is_first = True
+        self._counting = threading.Lock()
+        #: How many requests are being answered.
+        self.under_way = 0
         # The API reads a body only once the caller is authenticated, so its limit can be higher.
         self._api_bodies = threading.Semaphore(concurrency)
         self._other_bodies = threading.Semaphore(MAX_WAITING_BODIES)
@@ -395,7 +407,59 @@ class Guarded:
         is_api = str(environ.get("PATH_INFO", "")).startswith("/api/")
         limit = self._api_bodies if is_api else self._other_bodies
         environ["wsgi.input"] = SharedBody(environ["wsgi.input"], limit)
-        return self._application(environ, start_response)
+        self._count(1)
+        try:
+            return self._application(environ, start_response)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.under_way += change
+
+
+class Waker(threading.Thread):
+    """Sends two small requests a second to its own worker while requests are under way.
+
+    granian 2.8.9 starts another thread when a request arrives and finds none idle, and may be mistaken about that by
+    one if many arrive at once (`src/blocking.rs`: a thread counts as idle for a moment after it has taken a request).
+    The request then waits until the next one arrives or another ends, which may take as long as a generation. The
+    first of these two starts the thread that it needs, and the second the one for the first. With several workers
+    the system chooses which one is asked, so it may take some seconds.
+
+    Args:
+        guarded: The worker's application, which knows whether requests are under way.
+        host: The address that the server listens on.
+        port: Its port.
+    """
+
+    def __init__(self, guarded: Guarded, host: str, port: int) -> None:
+        super().__init__(daemon=True, name="waker")
+        self._guarded = guarded
+        self._address = (_reachable(host), port)
+
+    def run(self) -> None:
+        """Look once a second, as long as the process lives."""
+        while True:
+            time.sleep(WAKE_SECONDS)
+            if self._guarded.under_way:
+                with suppress(OSError):
+                    self.wake()
+
+    def wake(self) -> None:
+        """Send the two requests, then wait for their answers.
+
+        Raises:
+            OSError: The server does not accept connections, or does not answer in time.
+        """
+        with (
+            socket.create_connection(self._address, timeout=5) as first,
+            socket.create_connection(self._address, timeout=5) as second,
+        ):
+            for connection in (first, second):
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            for connection in (first, second):
+                connection.recv(4096)
 
 
 class SharedBody:

@@ -136,7 +136,7 @@ def check_host_is_untouched(facts: Any, variant: Variant) -> None:
     assert facts["settings_changed"] == []
     assert not facts["logging_changed"]
     assert set(facts["admin"].values()) == ({200} if variant.admin else set())
-    assert len(facts["admin"]) == (8 if variant.admin else 0)
+    assert len(facts["admin"]) == (10 if variant.admin else 0)
     assert facts["owners_left"] == [None]
     if OWN_REST_DEFAULTS in variant.settings:
         assert facts["own_view"]["body"] == {"envelope": {"the host says": "The host lets nobody in."}}

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import requests
 from pytest_django import Settings
 
-from trygo_backend import preflight
+from trygo_backend import preflight, server
 from trygo_backend.environment import Environment
 from trygo_backend.server import limit_waiting_for_callers, superseded
 
@@ -207,3 +208,26 @@ def test_a_disk_without_space_is_a_warning_at_the_start(
     settings.IMAGES = {"MIN_FREE_BYTES": 10**18}
     preflight.make_media_root()
     assert capsys.readouterr().err.startswith("Warning: The disk is ")
+
+
+def test_a_worker_with_requests_under_way_is_woken_by_two_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """granian may leave a request waiting until the next one comes: here the next ones come by themselves."""
+    monkeypatch.setattr(server, "WAKE_SECONDS", 0.01)
+    release = threading.Event()
+    guarded = server.Guarded(lambda environ, start: [str(release.wait(60)).encode()], port=0, concurrency=1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server.Waker(guarded, "0.0.0.0", listening.getsockname()[1]).start()
+        listening.settimeout(0.1)
+        with pytest.raises(TimeoutError):  # nothing is under way
+            listening.accept()
+        caller = threading.Thread(target=guarded, args=({"wsgi.input": None}, lambda *_: None), daemon=True)
+        caller.start()
+        listening.settimeout(60)
+        for _ in range(2):
+            connection, _address = listening.accept()
+            with connection:
+                connection.settimeout(60)
+                assert connection.recv(4096).startswith(b"GET /health HTTP/1.1\r\n")
+        release.set()
+        caller.join(60)
+    assert guarded.under_way == 0
