@@ -33,7 +33,7 @@ COLUMNS = (
 )  # fmt: skip
 #: Where providers report all tokens of a request: OpenAI's name, and Gemini's.
 TOKEN_NAMES = ("total_tokens", "total_token_count")
-UNNEEDED = ("description", "prompt", "negative_prompt", "attempts", "error_message")
+UNNEEDED = ("description", "context", "scene", "prompt", "negative_prompt", "attempts")
 
 
 class Export(AdminBase):
@@ -68,7 +68,8 @@ def csv_file(images: QuerySet[GeneratedImage]) -> Iterator[str]:
 
 def newest_first(images: QuerySet[GeneratedImage]) -> Iterator[GeneratedImage]:
     """The newest images in batches, so that neither memory nor a cursor of the database's is held."""
-    window = images = images.order_by("-created_at", "-pk").defer(*UNNEEDED)
+    # The list leaves out other fields than the file does.
+    window = images = images.order_by("-created_at", "-pk").defer(None).defer(*UNNEEDED)
     for _batch in range(MAX_EXPORTED // BATCH):
         batch = list(window[:BATCH])
         yield from batch
