@@ -13,6 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connections
 from django.db.utils import load_backend
+from pytest_django import Settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
@@ -150,9 +151,10 @@ def test_it_is_logged_once_in_one_line(
 
 
 def test_once_a_provider_was_asked_nothing_claims_that_nothing_was_paid(
-    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider
+    installation: tuple[Path, str], caller: APIClient, fake_provider: FakeProvider, settings: Settings
 ) -> None:
-    """The database goes away while the provider works."""
+    """The database goes away while the provider works, and does not come back as long as there is time."""
+    settings.IMAGES = {**settings.IMAGES, "DEADLINE": 1}
 
     def respond(_: ImageRequest) -> bytes:
         connections["default"].close()
