@@ -334,7 +334,8 @@ def _whole_steps(rows: Rows, steps: Sequence[date], after: datetime) -> Iterator
     ]
     for start in range(0, len(one_each), MAX_UNION):
         first, *others = one_each[start : start + MAX_UNION]
-        yield from first.union(*others, all=True)
+        # In Django 6.1 a union has the model's ordering again, which no database accepts.
+        yield from first.union(*others, all=True).order_by()
 
 
 def _groups(sources: Sequence[Rows], columns: Sequence[str]) -> dict[Key, Figures]:
